@@ -1,0 +1,1 @@
+"""Training to the end under hard constraints, and the certificate of what the result costs."""

@@ -1,0 +1,5 @@
+"""What is computed: a network as a graph of priced operations, the precisions they may take, and menus of choices.
+
+Nothing here knows what hardware costs or how anything is trained; torch enters only in `capture.py`, so that a
+finished network can be priced, run and exported on a machine without it.
+"""

@@ -1,0 +1,84 @@
+"""Menus: the complete configurations that a dynamic model may switch between at run time."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from hwsearch.errors import SpaceError
+from hwsearch.graph.network import Network
+from hwsearch.graph.precision import BitAssignment
+
+MAX_ENTRIES = 16
+
+
+class PolicyKind(StrEnum):
+    """How a model picks an entry for an input (the field's bit predictor or bit controller)."""
+
+    STATIC = "static"
+    """One entry for every input."""
+    GATE = "gate"
+    """A small network on the downsampled input picks the entry."""
+    CASCADE = "cascade"
+    """Run the cheapest entry; while its margin is below a threshold, run the next. Costs add up."""
+    EXIT = "exit"
+    """Run the trunk to an exit; while its margin is below a threshold, go on. Nothing is computed twice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MenuEntry:
+    """An assignment and the exit at which it ends (`""`: the trunk's end)."""
+
+    assignment: BitAssignment
+    exit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Menu:
+    """Entries from the cheapest to the most expensive, and the kind of policy that picks among them.
+
+    With `exit`, all entries share one assignment and follow the network's exits in order.
+    """
+
+    kind: PolicyKind
+    entries: tuple[MenuEntry, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.entries) <= MAX_ENTRIES:
+            raise SpaceError(f"A menu must have 1 to {MAX_ENTRIES} entries, but has {len(self.entries)}; choose fewer.")
+        if (self.kind is PolicyKind.STATIC) != (len(self.entries) == 1):
+            raise SpaceError(f"A static menu must have one entry and any other several, but {self.kind} has {len(self.entries)}.")
+        if self.kind is PolicyKind.EXIT and len({entry.assignment for entry in self.entries}) != 1:
+            raise SpaceError("All entries of an exit menu must share one assignment, but they differ; use a cascade instead.")
+
+    def exits_passed(self, index: int) -> tuple[str, ...]:
+        """Exits whose heads run in an inference that ends at entry `index`, in order, its own included."""
+        if self.kind is not PolicyKind.EXIT:
+            return (self.entries[index].exit,)
+        return tuple(entry.exit for entry in self.entries[: index + 1])
+
+    def stored_bits(self, network: Network) -> dict[str, int]:
+        """Width at which each weighted operation's nested weights are stored: the widest that any entry uses.
+
+        Operations that no entry runs are absent.
+        """
+        bits: dict[str, int] = {}
+        for index, entry in enumerate(self.entries):
+            for op in network.path(self.exits_passed(index)):
+                if op.has_weights:
+                    bits[op.name] = max(bits.get(op.name, 0), entry.assignment[op.name].weight_bits)
+        return bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyShape:
+    """What a search decides about a policy besides its menu.
+
+    `gate_grid`: side of the downsampled input a gate sees; `gate_hidden`: its hidden units; `trade_off`: price in loss of one
+    relative unit of latency when a gate is trained. `escalation`: for `cascade` and `exit`, the share of inputs that
+    each stage but the last sends on.
+    """
+
+    kind: PolicyKind
+    gate_grid: int = 0
+    gate_hidden: int = 0
+    trade_off: float = 0.0
+    escalation: tuple[float, ...] = ()

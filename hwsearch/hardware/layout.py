@@ -1,0 +1,24 @@
+"""How tensors lie in a device's memory: the sizes that prices, measurements and exports share."""
+
+import math
+
+from hwsearch.graph.op import Op, Shape
+
+REQUANTIZE_BYTES_PER_CHANNEL = 12
+"""int32 bias, int32 multiplier and int32 shift of one output channel of one menu entry."""
+
+
+def packed_weight_bytes(op: Op, stored_bits: int) -> int:
+    """Bytes of an operation's weights: dense codes of `stored_bits`, each output channel's row padded to 4 bytes."""
+    row_bits = op.reduction * stored_bits
+    return op.out_channels * (-(-row_bits // 32) * 4)
+
+
+def requantize_bytes(op: Op) -> int:
+    """Bytes of the per-channel constants that one menu entry needs for this operation."""
+    return op.out_channels * REQUANTIZE_BYTES_PER_CHANNEL if op.has_weights else REQUANTIZE_BYTES_PER_CHANNEL
+
+
+def activation_bytes(shape: Shape, bits: int) -> int:
+    """Bytes of a tensor in the arena: one byte per code at any width up to 8 bits, four per logit (32 bits)."""
+    return math.prod(shape) * (4 if bits == 32 else 1)

@@ -1,0 +1,1 @@
+"""The search: ask, price, evaluate, tell. Accuracy and price meet here."""

@@ -1,0 +1,1 @@
+"""What to learn: reference networks and readers of data."""
