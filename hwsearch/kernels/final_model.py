@@ -1,11 +1,19 @@
 """A finished model with everything its bundle promises: integers, prices, certificate, accuracies."""
 
+import json
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
 
-from hwsearch.graph.menu import PolicyShape
+import numpy as np
+
+from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
 from hwsearch.kernels.integer_network import Codes, Int32, IntegerModel
+from hwsearch.kernels.model_file import load_model, save_model
+
+_ARRAYS = ("model", "sample_codes", "sample_labels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,3 +57,46 @@ class FinalModel:
     sample_codes: Codes
     sample_labels: Int32
     notes: Mapping[str, str]
+
+
+def save_final(final: FinalModel, path: Path) -> None:
+    """Write a final model as one npz file: the integer model's own file, the sample inputs, and the rest as JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        model_file = Path(folder) / "model.npz"
+        save_model(final.model, model_file)
+        model_bytes = np.frombuffer(model_file.read_bytes(), np.uint8)
+    plain = {field.name: getattr(final, field.name) for field in fields(final) if field.name not in _ARRAYS}
+    record = {name: asdict(value) if is_dataclass(value) else value for name, value in plain.items()}
+    record["paths"] = [asdict(path_cost) for path_cost in final.paths]
+    record |= {name: dict(getattr(final, name)) for name in ("accuracy", "float_accuracy", "notes")}
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            model=model_bytes,
+            sample_codes=final.sample_codes,
+            sample_labels=final.sample_labels,
+            record=np.frombuffer(json.dumps(record).encode(), np.uint8),
+        )
+
+
+def load_final(path: Path) -> FinalModel:
+    """Read what `save_final` wrote."""
+    with np.load(path, allow_pickle=False) as arrays, tempfile.TemporaryDirectory() as folder:
+        model_file = Path(folder) / "model.npz"
+        model_file.write_bytes(arrays["model"].tobytes())
+        record = json.loads(arrays["record"].tobytes())
+        shape = record["shape"]
+        return FinalModel(
+            **{
+                **record,
+                "model": load_model(model_file),
+                "shape": PolicyShape(**{**shape, "kind": PolicyKind(shape["kind"]), "escalation": tuple(shape["escalation"])}),
+                "budget": Budget(**record["budget"]),
+                "paths": tuple(Cost(**path_cost) for path_cost in record["paths"]),
+                "shares": tuple(record["shares"]),
+                "cost": PolicyCost(mean=Cost(**record["cost"]["mean"]), worst=Cost(**record["cost"]["worst"])),
+                "certificate": Certificate(**record["certificate"]),
+                "sample_codes": arrays["sample_codes"],
+                "sample_labels": arrays["sample_labels"],
+            }
+        )
