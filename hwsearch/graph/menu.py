@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from hwsearch.errors import SpaceError
 from hwsearch.graph.network import Network
+from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment
 
 MAX_ENTRIES = 16
@@ -54,6 +55,23 @@ class Menu:
         if self.kind is not PolicyKind.EXIT:
             return (self.entries[index].exit,)
         return tuple(entry.exit for entry in self.entries[: index + 1])
+
+    def segments(self, network: Network) -> tuple[tuple[Op, ...], ...]:
+        """Operations that each entry runs by itself, in execution order.
+
+        With `exit`, those of entry k are what entry k - 1 has not run yet, so that the order of a whole inference is the
+        concatenation of all segments; otherwise each segment is the entry's whole path.
+        """
+        paths = [network.path(self.exits_passed(index)) for index in range(len(self.entries))]
+        if self.kind is not PolicyKind.EXIT:
+            return tuple(paths)
+        done = [frozenset[Op]()] + [frozenset(path) for path in paths[:-1]]
+        return tuple(tuple(op for op in path if op not in before) for path, before in zip(paths, done, strict=True))
+
+    def runs(self, network: Network) -> tuple[tuple[Op, ...], ...]:
+        """Operations of every stretch that shares one memory plan: with `exit` the one inference, else one per entry."""
+        segments = self.segments(network)
+        return (tuple(op for segment in segments for op in segment),) if self.kind is PolicyKind.EXIT else segments
 
     def stored_bits(self, network: Network) -> dict[str, int]:
         """Width at which each weighted operation's nested weights are stored: the widest that any entry uses.

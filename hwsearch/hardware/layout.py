@@ -7,6 +7,9 @@ from hwsearch.graph.op import Op, Shape
 REQUANTIZE_BYTES_PER_CHANNEL = 12
 """int32 bias, int32 multiplier and int32 shift of one output channel of one menu entry."""
 
+STEP_BYTES = 64
+"""One operation of one menu entry in the exported program of a 32-bit device: `hw_op` (60 bytes) and its kernel's address."""
+
 
 def packed_weight_bytes(op: Op, stored_bits: int) -> int:
     """Bytes of an operation's weights: dense codes of `stored_bits`, each output channel's row padded to 4 bytes."""
