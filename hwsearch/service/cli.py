@@ -1,0 +1,256 @@
+"""The command line: verbs over the library. Results go to stdout, progress to stderr; every reading verb has --json.
+
+Heavy libraries are imported inside the verbs, so that --help answers at once.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hwsearch.errors import HwsearchError
+from hwsearch.service import views
+
+if TYPE_CHECKING:
+    from hwsearch.service.job import Job
+    from hwsearch.service.pipeline import Pipeline
+
+app = typer.Typer(
+    name="hwsearch",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Search input-aware dynamic mixed-precision networks that fit and run on real microcontrollers.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+JobFile = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job to run.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; default: runs/<job name>.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Search workers; default: as the job says.")]
+RayAddress = Annotated[str | None, typer.Option(help="Ray cluster (host:port) to search on; default: this computer.")]
+ProfileName = Annotated[str, typer.Option(help="Hardware profile: a name or a folder.")]
+SpaceName = Annotated[str, typer.Option(help="Search space: a name or a TOML file.")]
+
+
+def main() -> None:
+    """Entry point: errors a user can mend become one sentence and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except HwsearchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("stopped; finished work is kept, run the same command again to continue", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _emit(record: Any, text: str, as_json: bool) -> None:
+    print(json.dumps(record, indent=2) if as_json else text)
+
+
+@app.callback()
+def _root(
+    profiles: Annotated[Path | None, typer.Option(help="Folder of your own hardware profiles, looked into first.")] = None,
+) -> None:
+    if profiles is not None:
+        os.environ["HWSEARCH_PROFILES"] = str(profiles)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("hwsearch-demo"),
+    workers: Annotated[int, typer.Option(min=1, help="Search workers.")] = 2,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """The whole job on scikit-learn's digits for a Cortex-M4 board; nothing to download, no board needed."""
+    from hwsearch.service.job import demo_job
+
+    _run_whole(_pipeline(demo_job(seed, workers), out, workers, None), as_json)
+
+
+@app.command()
+def run(
+    job_file: JobFile,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
+    workers: Workers = None,
+    ray_address: RayAddress = None,
+    as_json: Json = False,
+) -> None:
+    """The whole job of a job file, from training to the verified bundle and its report."""
+    _run_whole(_pipeline_of(job_file, out, workers, ray_address, resume=resume), as_json)
+
+
+def _run_whole(pipeline: "Pipeline", as_json: bool) -> None:
+    summary = pipeline.run()
+    _emit(summary, views.run_text(summary), as_json)
+
+
+def _pipeline(job: "Job", out: Path, workers: int | None, ray_address: str | None) -> "Pipeline":
+    from hwsearch.service.run_folder import RunFolder
+
+    folder = RunFolder.open(out, job)
+    from hwsearch.service.console import stage_progress
+    from hwsearch.service.pipeline import Pipeline
+
+    return Pipeline(job, folder, stage_progress, workers=workers, ray_address=ray_address)
+
+
+def _pipeline_of(
+    job_file: Path, out: Path | None, workers: int | None = None, ray_address: str | None = None, *, resume: bool = True
+) -> "Pipeline":
+    from hwsearch.errors import JobError
+    from hwsearch.service.job import read_job
+
+    job = read_job(job_file)
+    folder = out or Path("runs") / job_file.stem
+    if not resume and (folder / "job.toml").exists():
+        raise JobError(f"A new run needs a new folder, but {folder} holds one already; add --resume to continue it, or choose --out.")
+    from hwsearch.service.preflight import check_job
+
+    check_job(job, ray_address)
+    return _pipeline(job, folder, workers, ray_address)
+
+
+@app.command()
+def train(job_file: JobFile, out: Out = None) -> None:
+    """Train the float model and the supernet of a job."""
+    pipeline = _pipeline_of(job_file, out)
+    pipeline.supernet  # noqa: B018
+    print(pipeline.folder.supernet_file)
+
+
+@app.command()
+def search(
+    job_file: JobFile, out: Out = None, workers: Workers = None, ray_address: RayAddress = None, as_json: Json = False
+) -> None:
+    """Search the front of a job (training first what is missing)."""
+    pipeline = _pipeline_of(job_file, out, workers, ray_address)
+    record = views.front_record(pipeline.front)
+    _emit(record, views.front_text(record), as_json)
+
+
+@app.command()
+def finalize(job_file: JobFile, out: Out = None) -> None:
+    """Train the chosen front point to the end under the job's budget."""
+    pipeline = _pipeline_of(job_file, out)
+    pipeline.final  # noqa: B018
+    print(pipeline.folder.final_file)
+
+
+@app.command()
+def export(job_file: JobFile, out: Out = None) -> None:
+    """Write the bundle of a job's final model."""
+    print(_pipeline_of(job_file, out).bundle.path)
+
+
+@app.command()
+def report(job_file: JobFile, out: Out = None) -> None:
+    """Write report.html of a run anew."""
+    print(_pipeline_of(job_file, out).report())
+
+
+@app.command()
+def preview(
+    space: SpaceName = "digits_cnn",
+    profile: ProfileName = "nucleo_l4r5zi",
+    task: Annotated[str, typer.Option(help="Task the space's network learns.")] = "digits",
+    data: Annotated[str | None, typer.Option(help="Folder of the task's data.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Trained float weights (a state_dict); else they are trained first.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """A static accuracy-latency front in seconds: per-op sensitivity and an exact integer programme, no training of the supernet."""
+    from hwsearch.service.previewing import preview_front
+
+    record = views.front_record(preview_front(task, data, space, profile, weights, seed))
+    _emit(record, views.front_text(record), as_json)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Exported folder.")],
+    as_json: Json = False,
+) -> None:
+    """Recompute everything a bundle promises; exit 1 if a check fails."""
+    from hwsearch.exporters.verify import verify as verify_bundle
+
+    result = verify_bundle(bundle)
+    record = {"ok": result.ok, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in result.checks]}
+    _emit(record, views.verification_text(record), as_json)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def profiles(name: Annotated[str | None, typer.Argument(help="Show this one.")] = None, as_json: Json = False) -> None:
+    """List the hardware profiles, or show one."""
+    from hwsearch.hardware.profile import list_profiles, load_profile
+
+    if name is None:
+        records = [views.profile_record(load_profile(found)) for found in list_profiles()]
+        _emit(records, views.profiles_text(records), as_json)
+    else:
+        record = views.profile_record(load_profile(name)) | {"ops": views.profile_ops(load_profile(name))}
+        _emit(record, views.profile_text(record), as_json)
+
+
+@app.command()
+def spaces(name: Annotated[str | None, typer.Argument(help="Show this one.")] = None, as_json: Json = False) -> None:
+    """List the search spaces, or show one: every unit, its precisions and the reason for each restriction."""
+    from hwsearch.graph.space import list_spaces, load_space, network_for_space
+
+    names = list_spaces() if name is None else [name]
+    records = [views.space_record(load_space(found, network_for_space(found))) for found in names]
+    _emit(records if name is None else records[0], views.spaces_text(records, whole=name is not None), as_json)
+
+
+@app.command()
+def cost(
+    space: SpaceName,
+    profile: ProfileName,
+    bits: Annotated[str, typer.Option(help="Uniform precision such as w4a8, or op=w4a8,op=… for each op.")],
+    as_json: Json = False,
+) -> None:
+    """Price an assignment, op by op."""
+    from hwsearch.graph.space import load_space, network_for_space
+    from hwsearch.hardware.cost_model import CostModel
+    from hwsearch.hardware.profile import load_profile
+
+    loaded = load_space(space, network_for_space(space))
+    costs = CostModel(loaded.network, load_profile(profile))
+    record = views.cost_record(loaded, costs, bits)
+    _emit(record, views.cost_text(record), as_json)
+
+
+@app.command()
+def measure(
+    device: Annotated[str, typer.Argument(help="Profile folder's name, or `host` for this computer.")],
+    target: Annotated[str | None, typer.Option(help="emulator or host; default: as the profile says.")] = None,
+    space: Annotated[list[str] | None, typer.Option(help="Also measure the shapes of this search space.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Folder of profiles to write to; default: hardware_profiles.")] = None,
+) -> None:
+    """Time every kernel at every shape and precision on a device, and write its table."""
+    from hwsearch.service.measuring import measure_device
+
+    print(measure_device(device, target, space or [], folder))
+
+
+@app.command()
+def check(paths: Annotated[list[Path], typer.Argument(metavar="PATH…", help="Profiles, spaces, jobs, bundles.")]) -> None:
+    """Say what is wrong with a profile, space, job or bundle."""
+    from hwsearch.service.preflight import check_path
+
+    failed = 0
+    for path in paths:
+        try:
+            print(f"{path}: {check_path(path)}")
+        except HwsearchError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            failed += 1
+    if failed:
+        raise typer.Exit(2)

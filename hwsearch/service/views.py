@@ -1,0 +1,203 @@
+"""What the reading verbs print: each result as a record (the JSON that other programs rely on) and as text."""
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from hwsearch.errors import SpaceError
+from hwsearch.graph.op import shape_text
+from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.graph.space import SearchSpace
+from hwsearch.hardware.cost_model import CostModel
+from hwsearch.hardware.front import ParetoFront
+from hwsearch.hardware.profile import HardwareProfile
+
+Record = dict[str, Any]
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> str:
+    """Columns after the first are right-aligned; a title stands above."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=200, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+
+
+def _ms(microseconds: float) -> str:
+    return f"{microseconds / 1000:.3f}"
+
+
+def front_record(front: ParetoFront) -> Record:
+    return {
+        "profile": front.profile,
+        "front": [
+            {
+                "trial": point.trial,
+                "policy": str(point.shape.kind),
+                "accuracy": point.accuracy,
+                "mean": asdict(point.cost.mean),
+                "worst": asdict(point.cost.worst),
+                "shares": list(point.shares),
+                "assignments": [entry.assignment.key for entry in point.menu.entries],
+            }
+            for point in front.points
+        ],
+    }
+
+
+def front_text(record: Record) -> str:
+    rows = [
+        [
+            point["policy"], str(point["trial"]), f"{100 * point['accuracy']:.2f}", _ms(point["mean"]["latency_us"]),
+            _ms(point["worst"]["latency_us"]), f"{point['mean']['energy_uj']:.1f}",
+            f"{point['worst']['flash_bytes'] / 1024:.1f}", f"{point['worst']['ram_bytes'] / 1024:.1f}",
+        ]
+        for point in record["front"]
+    ]  # fmt: skip
+    columns = ["policy", "trial", "accuracy %", "mean ms", "worst ms", "mean uJ", "flash KB", "RAM KB"]
+    return _table(f"Pareto front on {record['profile']}", columns, rows)
+
+
+def run_text(record: Record) -> str:
+    mean, worst = record["mean"], record["worst"]
+    lines = [
+        f"bundle          {record['bundle']}",
+        f"report          {record['report']}",
+        f"policy          {record['policy']}",
+        f"accuracy        {100 * record['accuracy']:.2f} % on test (float {100 * record['float_accuracy']:.2f} %)",
+        f"mean            {_ms(mean['latency_us'])} ms, {mean['energy_uj']:.1f} uJ",
+        f"worst           {_ms(worst['latency_us'])} ms, {worst['energy_uj']:.1f} uJ",
+        f"memory          {worst['flash_bytes'] / 1024:.1f} KB flash, {worst['ram_bytes'] / 1024:.1f} KB RAM",
+    ]
+    for name, point in record["uniform"].items():
+        lines.append(f"uniform {name:<7} {_ms(point['latency_us'])} ms at {100 * point['accuracy']:.2f} %")
+    lines += [f"verified        {'yes' if record['verified'] else 'NO'}"]
+    lines += ["seconds         " + ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in record["seconds"].items())]
+    return "\n".join(lines)
+
+
+def verification_text(record: Record) -> str:
+    lines = [f"{'ok  ' if check['ok'] else 'FAIL'} {check['name']}: {check['detail']}" for check in record["checks"]]
+    return "\n".join([*lines, "verified" if record["ok"] else "NOT verified"])
+
+
+def profile_record(profile: HardwareProfile) -> Record:
+    kinds = sorted({row.provenance for row in profile.measurements})
+    counts = {kind: sum(row.provenance == kind for row in profile.measurements) for kind in kinds}
+    return {
+        "name": profile.name,
+        "core": profile.device.core,
+        "clock_hz": profile.device.clock_hz,
+        "rows": len(profile.measurements),
+        "provenance": counts,
+        "validity": profile.validity.text,
+    }
+
+
+def profiles_text(records: list[Record]) -> str:
+    rows = [
+        [r["name"], r["core"], f"{r['clock_hz'] / 1e6:.0f}", str(r["rows"]), ", ".join(f"{n} {k}" for k, n in r["provenance"].items())]
+        for r in records
+    ]
+    return _table("", ["profile", "core", "MHz", "rows", "provenance"], rows)
+
+
+def profile_ops(profile: HardwareProfile) -> list[Record]:
+    """Mean latency and rows by operation and precision."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for row in profile.measurements:
+        precision = str(Precision(row.weight_bits, row.activation_bits))
+        groups.setdefault((row.op, precision), []).append(row.latency_us)
+    return [
+        {"op": op, "precision": precision, "rows": len(times), "mean_latency_us": sum(times) / len(times)}
+        for (op, precision), times in sorted(groups.items())
+    ]
+
+
+def profile_text(record: Record) -> str:
+    head = [
+        f"{record['name']}: {record['core']} at {record['clock_hz'] / 1e6:.0f} MHz, {record['rows']} rows",
+        f"validity: {record['validity']}",
+    ]
+    rows = [[op["op"], op["precision"], str(op["rows"]), f"{op['mean_latency_us']:.1f}"] for op in record["ops"]]
+    return "\n".join([*head, _table("", ["op", "precision", "rows", "mean us"], rows)])
+
+
+def space_record(space: SearchSpace) -> Record:
+    return {
+        "name": space.name,
+        "network": space.network.name,
+        "macs": sum(op.macs for op in space.network.ops if not op.exit),
+        "policies": [str(kind) for kind in space.policies.kinds],
+        "exits": list(space.network.exits),
+        "units": [
+            {"name": u.name, "ops": list(u.ops), "precisions": [str(p) for p in u.precisions], "reason": u.reason} for u in space.units
+        ],
+    }
+
+
+def spaces_text(records: list[Record], *, whole: bool) -> str:
+    if not whole:
+        rows = [[r["name"], r["network"], f"{r['macs'] / 1e6:.2f}", str(len(r["units"])), ", ".join(r["policies"])] for r in records]
+        return _table("", ["space", "network", "M MAC", "units", "policies"], rows)
+    (record,) = records
+    rows = [[u["name"], " ".join(u["ops"]), " ".join(u["precisions"]), u["reason"]] for u in record["units"]]
+    return _table(f"{record['name']}: {record['macs']} MAC", ["unit", "ops", "precisions", "reason"], rows)
+
+
+def cost_record(space: SearchSpace, costs: CostModel, bits: str) -> Record:
+    assignment = _assignment(space, bits)
+    total = costs.price(assignment)
+    prices = costs.breakdown(assignment)
+    ops = [
+        {
+            "name": op.name,
+            "kind": str(op.kind),
+            "in_shape": shape_text(op.in_shape),
+            "out_shape": shape_text(op.out_shape),
+            "precision": str(assignment[op.name]),
+            "macs": op.macs,
+            "latency_us": price.latency_us,
+            "energy_uj": price.energy_uj,
+            "provenance": price.provenance,
+            "uncertainty": price.uncertainty,
+            "interpolated": price.interpolated,
+        }
+        for op, price in zip(space.network.path([""]), prices, strict=True)
+    ]
+    return asdict(total) | {"provenance": costs.provenance(prices), "ops": ops}
+
+
+def _assignment(space: SearchSpace, bits: str) -> BitAssignment:
+    if "=" not in bits:
+        return space.uniform(Precision.parse(bits))
+    assignment = BitAssignment.from_key(bits)
+    names = {op.name for op in space.network.path([""])}
+    if not names <= set(assignment):
+        missing = ", ".join(sorted(names - set(assignment)))
+        raise SpaceError(f"An assignment must name every operation of the network, but {missing} is missing; add it to --bits.")
+    return assignment
+
+
+def cost_text(record: Record) -> str:
+    rows = [
+        [
+            op["name"], op["kind"], op["in_shape"], op["out_shape"], op["precision"], _ms(op["latency_us"]), f"{op['energy_uj']:.2f}",
+            f"{100 * op['latency_us'] / record['latency_us']:.1f}", op["provenance"] + (" (interpolated)" if op["interpolated"] else ""),
+        ]
+        for op in record["ops"]
+    ]  # fmt: skip
+    columns = ["op", "kind", "in", "out", "precision", "ms", "uJ", "%", "provenance"]
+    shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in record["provenance"].items())
+    total = (
+        f"total {_ms(record['latency_us'])} ms, {record['energy_uj']:.1f} uJ (power x time), "
+        f"{record['flash_bytes'] / 1024:.1f} KB flash, {record['ram_bytes'] / 1024:.1f} KB RAM; {shares}"
+    )
+    return _table("", columns, rows) + "\n" + total
