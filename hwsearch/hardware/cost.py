@@ -127,7 +127,8 @@ class Budget:
         the report and the error message all come from here.
         """
         def spent(limit: str) -> float:
-            return float(getattr(cost.mean, limit.removeprefix("mean_")) if limit.startswith("mean_") else getattr(cost.worst, limit))
+            side = cost.mean if limit.startswith("mean_") else cost.worst
+            return float(getattr(side, limit.removeprefix("mean_")))
 
         return {name: spent(name) / limit - 1.0 for name, limit in self.limits().items()}
 
@@ -136,4 +137,6 @@ class Budget:
 
     def hard(self) -> "Budget":
         """The limits on the worst case alone."""
-        return Budget(latency_us=self.latency_us, energy_uj=self.energy_uj, flash_bytes=self.flash_bytes, ram_bytes=self.ram_bytes)
+        return Budget(
+            latency_us=self.latency_us, energy_uj=self.energy_uj, flash_bytes=self.flash_bytes, ram_bytes=self.ram_bytes
+        )

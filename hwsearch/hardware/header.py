@@ -1,0 +1,135 @@
+"""What is written about a device by hand (`profile.toml`), and about each measuring run by machine (`runs.jsonl`)."""
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hwsearch.errors import ProfileError
+
+HEADER_FILE, RUNS_FILE = "profile.toml", "runs.jsonl"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Device(_Section):
+    name: str
+    isa: str
+    core: str
+    clock_hz: int = Field(gt=0)
+    flash_bytes: int = Field(gt=0)
+    ram_bytes: int = Field(gt=0)
+    supply: str
+
+
+class Counter(_Section):
+    """What a table's counts count; with the clock it becomes time."""
+
+    unit: Literal["cycles", "ns"]
+
+
+class Power(_Section):
+    active_mw: float = Field(gt=0)
+    source: str
+
+
+class Library(_Section):
+    """The kernels that were measured. `runtime_bytes` is what every model occupies besides kernels and tables."""
+
+    kernel_library: str
+    version: str
+    compiler: str
+    flags: str
+    runtime_bytes: int = Field(default=0, ge=0)
+
+
+class Validity(_Section):
+    """How far the table's numbers may be from the device, as a share, and why."""
+
+    text: str
+    relative_error: float = Field(ge=0)
+
+
+class Memory(_Section):
+    """How instruction and constant fetches wait for flash; the default is none."""
+
+    flash_wait_states: int = Field(default=0, ge=0)
+    flash_line_bytes: int = Field(default=16, gt=0)
+    instruction_cache_bytes: int = Field(default=0, ge=0)
+    data_cache_bytes: int = Field(default=0, ge=0)
+    prefetch: bool = False
+
+
+class ProfileHeader(_Section):
+    """The content of `profile.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    schema_number: Literal[1] = Field(alias="schema")
+    device: Device
+    counter: Counter
+    power: Power
+    library: Library
+    validity: Validity
+    memory: Memory = Memory()
+
+    def latency_us(self, count: float) -> float:
+        """Time of a count in the unit of `[counter]`."""
+        return count / 1e3 if self.counter.unit == "ns" else count / self.device.clock_hz * 1e6
+
+    def energy_uj(self, latency_us: float) -> float:
+        """Energy of that time at the device's active power."""
+        return latency_us * self.power.active_mw / 1e3
+
+
+class RunRecord(_Section):
+    """One measuring run: everything needed to repeat it. Hashes are sha256 in hexadecimal."""
+
+    run_id: str
+    utc_date: str
+    command: str
+    git_commit: str
+    source_sha256: str
+    binary_sha256: str
+    compiler: str
+    flags: str
+    machine: str
+    rows: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+
+
+def read_header(folder: Path) -> ProfileHeader:
+    """Read `profile.toml`, which may exist before anything was measured."""
+    path = folder / HEADER_FILE
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return ProfileHeader.model_validate(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{path} must be TOML, but {str(error)[:1].lower()}{str(error)[1:]}; correct that line.") from error
+    except ValidationError as error:
+        raise ProfileError(f"{path}: {_first_fault(error)}") from error
+
+
+def read_runs(folder: Path) -> tuple[RunRecord, ...]:
+    """The measuring runs in `runs.jsonl`, oldest first; none if the table was written by hand."""
+    path = folder / RUNS_FILE
+    if not path.exists():
+        return ()
+    runs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            runs.append(RunRecord.model_validate_json(line))
+        except ValidationError as error:
+            raise ProfileError(f"{path}:{number}: {_first_fault(error)}") from error
+    return tuple(runs)
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"]) or "the record"
+    message = f"{fault['msg'][:1].lower()}{fault['msg'][1:]}"
+    found = "" if fault["type"] == "missing" else f", but found {fault['input']!r}"
+    return f"{where}: {message}{found}; correct it."
