@@ -1,0 +1,239 @@
+"""C compilers: which one builds for a target, with which flags, and what it built before.
+
+Flags are fixed here and recorded in every table, because a table is only valid for code built the same way. Functions
+and loops are aligned, so that cycles do not move with the order in which functions are linked.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hwsearch.errors import ToolchainError
+
+C_FOLDER = Path(__file__).parent / "c"
+HOST = "host"
+CORTEX_M4 = "cortex-m4"
+
+FLASH_START, FLASH_BYTES = 0x0800_0000, 2048 * 1024
+RAM_START, RAM_BYTES = 0x2000_0000, 640 * 1024
+
+_WARNINGS = ("-Wall", "-Wextra", "-Werror")
+_SECTIONS = ("-ffunction-sections", "-fdata-sections")
+_ALIGNED = ("-falign-functions=32", "-falign-loops=4")
+_BARE = ("-ffreestanding", "-fomit-frame-pointer", f"-isystem{C_FOLDER / 'freestanding'}")
+# zig switches builtins off and traps on where there is no operating system: memcpy of 4 bytes would become a call.
+_ZIG = ("-fbuiltin", "-fno-sanitize=undefined")
+_FLAGS = {
+    (HOST, "gcc"): ("-std=c99", "-O3", *_WARNINGS, "-fPIC"),
+    (HOST, "ziglang"): ("-std=c99", "-O3", *_WARNINGS, "-fPIC", "-fno-sanitize=undefined"),
+    (CORTEX_M4, "gcc"): ("-std=c99", "-O3", *_WARNINGS, "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft",
+                         "-fno-tree-loop-distribute-patterns", *_SECTIONS, *_ALIGNED, *_BARE),
+    (CORTEX_M4, "ziglang"): ("-std=c99", "-O3", *_WARNINGS, "-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4",
+                             *_ZIG, *_SECTIONS, *_ALIGNED, *_BARE),
+}  # fmt: skip
+
+_LINKER_SCRIPT = f"""\
+MEMORY {{
+  FLASH (rx) : ORIGIN = {FLASH_START:#x}, LENGTH = {FLASH_BYTES // 1024}K
+  RAM (rwx) : ORIGIN = {RAM_START:#x}, LENGTH = {RAM_BYTES // 1024}K
+}}
+SECTIONS {{
+  .text : {{ *(.text .text.*) }} >FLASH
+  .rodata : {{ . = ALIGN(8); *(.rodata .rodata.*) }} >FLASH
+  .data : {{ . = ALIGN(8); *(.data .data.*) }} >RAM
+  .bss (NOLOAD) : {{ . = ALIGN(8); *(.bss .bss.*) *(COMMON) }} >RAM
+  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.comment) }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiler:
+    """A C compiler for one target, and the flags that everything is built with."""
+
+    name: str
+    """`ziglang`, `arm-none-eabi-gcc`, `cc`, `gcc`, `clang`, or what the variable CC names."""
+    version: str
+    target: str
+    command: tuple[str, ...]
+    flags: tuple[str, ...]
+
+    @property
+    def description(self) -> str:
+        return f"{self.name} {self.version}" if self.name == "ziglang" else self.version
+
+    @property
+    def recorded_flags(self) -> str:
+        """The flags that decide what code comes out, without folders of this machine."""
+        return " ".join(flag for flag in self.flags if not flag.startswith("-isystem"))
+
+
+def find_compiler(target: str, prefer: str | None = None) -> Compiler:
+    """The compiler for `target` (`host` or `cortex-m4`), or exactly the one that `prefer` names.
+
+    On the host the variable CC comes first, as everywhere.
+
+    Raises:
+        ToolchainError: there is none.
+
+    >>> find_compiler("host").target
+    'host'
+    """
+    if target not in (HOST, CORTEX_M4):
+        raise ToolchainError(f"A target must be {HOST} or {CORTEX_M4}, but found {target!r}; choose one of the two.")
+    for name in (prefer,) if prefer else _candidates(target):
+        command = _command(name)
+        if command:
+            style = "ziglang" if name == "ziglang" else "gcc"
+            flags = _FLAGS[target, style]
+            return Compiler(name=name, version=_version(name, command), target=target, command=command, flags=flags)
+    wanted = prefer or ", ".join(_candidates(target))
+    raise ToolchainError(
+        f"Building C for {target} needs one of these compilers: {wanted}, but none was found; "
+        "install one with: pip install 'hwsearch[mcu]' (it brings ziglang)."
+    )
+
+
+def _candidates(target: str) -> tuple[str, ...]:
+    if target == CORTEX_M4:
+        return ("arm-none-eabi-gcc", "ziglang")
+    return (os.environ["CC"],) if os.environ.get("CC") else ("cc", "gcc", "clang", "ziglang")
+
+
+def _command(name: str) -> tuple[str, ...]:
+    """How to call a compiler; empty if it is not installed."""
+    if name == "ziglang":
+        return (sys.executable, "-m", "ziglang", "cc") if importlib.util.find_spec("ziglang") else ()
+    words = tuple(shlex.split(name))
+    return words if shutil.which(words[0]) else ()
+
+
+@cache
+def _version(name: str, command: tuple[str, ...]) -> str:
+    """What a compiler says of itself, for the record.
+
+    zig's own number comes first, since clang's does not tell which run-time library and driver were used.
+    """
+    clang_or_gcc = _run((*command, "--version"), "ask for the version of").splitlines()[0].split("(http")[0].strip()
+    if name == "ziglang":
+        return f"{_run((*command[:-1], 'version'), 'ask for the version of').strip()} ({clang_or_gcc})"
+    return clang_or_gcc
+
+
+def build_elf(
+    sources: Sequence[Path],
+    *,
+    out: Path,
+    compiler: Compiler,
+    includes: Sequence[Path] = (),
+    macros: Sequence[str] = (),
+    keep: Sequence[str],
+) -> Path:
+    """Link a Cortex-M4 image at `out`: code and constants in flash, variables in RAM, no start-up code.
+
+    `keep` names the functions that will be called; what they do not reach is left out.
+
+    Raises:
+        ToolchainError: the compiler refuses the sources.
+    """
+    script = _in_cache("link", _LINKER_SCRIPT.encode(), "cortex_m4.ld")
+    roots = [f"-Wl,-u,{symbol}" for symbol in keep]
+    # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
+    linking = ["-Wl,--gc-sections", "-Wl,--strip-debug", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
+    linking += [] if compiler.name == "ziglang" else ["-nostartfiles"]
+    return _build(sources, out, compiler, includes, macros, linking)
+
+
+def build_shared(
+    sources: Sequence[Path], *, out: Path, compiler: Compiler, includes: Sequence[Path] = (), macros: Sequence[str] = ()
+) -> Path:
+    """Link a shared library for this computer at `out`.
+
+    Raises:
+        ToolchainError: the compiler refuses the sources.
+    """
+    return _build(sources, out, compiler, includes, macros, ["-shared"])
+
+
+def _build(
+    sources: Sequence[Path],
+    out: Path,
+    compiler: Compiler,
+    includes: Sequence[Path],
+    macros: Sequence[str],
+    linking: Sequence[str],
+) -> Path:
+    options = [*compiler.flags, *(f"-D{macro}" for macro in macros), *(f"-I{folder}" for folder in includes)]
+    arguments = [*options, *map(str, sources), *linking]
+    key = _content_key(compiler, arguments, [*sources, *_headers(sources, includes)])
+    built = cache_folder() / "build" / f"{key}{out.suffix}"
+    if not built.exists():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+            result = Path(folder) / out.name
+            _run((*compiler.command, *arguments, "-o", str(result)), "build with")
+            result.replace(built)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(built, out)
+    return out
+
+
+def _headers(sources: Sequence[Path], includes: Sequence[Path]) -> list[Path]:
+    """Every file that a source could include by name: those beside it and those in the include folders."""
+    folders = {source.parent for source in sources} | set(includes)
+    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".h", ".c", ".inc"))
+
+
+def _content_key(compiler: Compiler, arguments: Sequence[str], files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(repr((compiler.command, compiler.version, list(arguments))).encode())
+    for path in files:
+        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _run(command: Sequence[str], purpose: str) -> str:
+    environment = dict(os.environ)
+    environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache_folder() / "zig"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        said = next((line for line in lines if "error" in line), lines[-1] if lines else "nothing")
+        raise ToolchainError(
+            f"To {purpose} {shlex.join(command[:4])} … must succeed, but it left with code {done.returncode} and said: "
+            f"{said.strip()}; check the compiler's installation and the sources."
+        )
+    return done.stdout
+
+
+def _in_cache(folder: str, content: bytes, name: str) -> Path:
+    """A file with this content in the cache, written once."""
+    path = cache_folder() / folder / f"{hashlib.sha256(content).hexdigest()[:16]}_{name}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(path)
+    return path
+
+
+@cache
+def cache_folder() -> Path:
+    """Where built code is kept between runs: `$XDG_CACHE_HOME/hwsearch`, or a temporary folder if that cannot be written."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "hwsearch"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"hwsearch-{os.getuid()}"
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
