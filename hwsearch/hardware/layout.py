@@ -1,8 +1,12 @@
 """How tensors lie in a device's memory: the sizes that prices, measurements and exports share."""
 
 import math
+from collections.abc import Callable, Sequence
 
+from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, Shape
+from hwsearch.graph.precision import Precision
+from hwsearch.graph.precision import BitAssignment
 
 REQUANTIZE_BYTES_PER_CHANNEL = 12
 """int32 bias, int32 multiplier and int32 shift of one output channel of one menu entry."""
@@ -25,3 +29,20 @@ def requantize_bytes(op: Op) -> int:
 def activation_bytes(shape: Shape, bits: int) -> int:
     """Bytes of a tensor in the arena: one byte per code at any width up to 8 bits, four per logit (32 bits)."""
     return math.prod(shape) * (4 if bits == 32 else 1)
+
+
+def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment, scratch_bytes: Callable[[Op], int]) -> MemoryPlan:
+    """Where everything lies that one stretch of operations (`Menu.runs`) makes; the exported program uses this very plan.
+
+    The network's input is not in the arena: it stays where the caller holds it, since a cascade reads it more than once.
+    """
+
+    def tensor_bytes(name: str) -> int:
+        return 0 if name == INPUT else activation_bytes(network[name].out_shape, network.output_bits(name, assignment))
+
+    return plan_memory(network, tensor_bytes, scratch_bytes, ops)
+
+
+def scratch_bytes(op: Op, precision: Precision) -> int:
+    """Bytes of working memory that the kernel of an operation needs while it runs."""
+    return 0

@@ -1,0 +1,15 @@
+/* hw_requantize: a change of scale, zero point and width, code by code. */
+#include "hw_portable.h"
+
+void hw_requantize(const hw_op *op);
+
+void hw_requantize(const hw_op *op)
+{
+    const uint32_t count = (uint32_t)op->out_h * op->out_w * op->out_c;
+    const uint8_t *input = op->input[0];
+    uint8_t *output = op->output;
+    const int32_t multiplier = op->multiplier[0], shift = op->shift[0];
+    const int32_t in_zero = op->input_zero[0], zero = op->output_zero, max = op->output_max;
+    for (uint32_t i = 0; i < count; i++)
+        output[i] = hw_clamped(hw_rounded(input[i] - in_zero, multiplier, shift) + zero, max);
+}

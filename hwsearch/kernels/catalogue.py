@@ -1,0 +1,185 @@
+"""Which C function runs which operation at which precision, and how its arguments lie in memory."""
+
+import ctypes
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.errors import NetworkError
+from hwsearch.graph.op import Op, OpKind, Shape
+from hwsearch.graph.precision import Precision
+from hwsearch.hardware.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
+from hwsearch.kernels.integer_network import OpConstants, StoredWeights
+
+C_FOLDER = Path(__file__).parent / "c"
+HEADERS = ("hw_kernels.h", "portable/hw_portable.h")
+"""Included by every kernel source; both of their folders must be on the include path."""
+
+WIDTHS = (2, 4, 8)
+ALL_PRECISIONS = tuple(Precision(weight, activation) for weight in WIDTHS for activation in WIDTHS)
+"""Precisions of a weighted operation; a weightless one runs at the same activation widths."""
+
+ACCUMULATOR_LIMIT = 2**30
+"""A sum of products stays below this magnitude, which leaves as much room for the bias in an int32."""
+
+FIELDS: tuple[tuple[str, str], ...] = (
+    ("input", "pointer[2]"),
+    ("output", "pointer"),
+    ("weights", "pointer"),
+    ("bias", "pointer"),
+    ("multiplier", "pointer"),
+    ("shift", "pointer"),
+    ("scratch", "pointer"),
+    *((name, "uint16") for name in ("in_h", "in_w", "in_c", "out_h", "out_w", "out_c", "groups")),
+    *((name, "uint8") for name in ("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_h", "pad_w", "stored_bits")),
+    ("input_zero", "uint8[2]"),
+    ("output_zero", "uint8"),
+    ("output_max", "uint8"),
+)
+"""The members of `hw_op` (c/hw_kernels.h), in order."""
+
+Arguments = dict[str, int | tuple[int, int]]
+"""Values of the fields of `hw_op` that are not pointers; `input_zero` is a pair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """One C function. `sources` are paths below `C_FOLDER`."""
+
+    symbol: str
+    sources: tuple[str, ...]
+
+    @property
+    def macro(self) -> str:
+        """What a package's `hw_selected.h` defines to compile this function (see c/portable/hw_portable.h)."""
+        return f"HW_USE_{self.symbol}"
+
+
+def kernel(op: Op, precision: Precision) -> Kernel:
+    """The function that runs an operation.
+
+    A function without weights handles one byte per code, whatever the width, so it serves all activation widths.
+
+    >>> from hwsearch.graph.op import Op, OpKind
+    >>> fc = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(64,), out_shape=(10,))
+    >>> kernel(fc, Precision(4, 4)).symbol
+    'hw_linear_w4a4'
+    """
+    require_support(op, precision)
+    suffix = f"_{precision}" if op.has_weights else ""
+    return Kernel(symbol=f"hw_{op.kind}{suffix}", sources=(f"portable/hw_{op.kind}.c",))
+
+
+def all_kernels() -> tuple[Kernel, ...]:
+    """Every function of the catalogue, sorted by symbol."""
+    found = [
+        Kernel(symbol=f"hw_{kind}{suffix}", sources=(f"portable/hw_{kind}.c",))
+        for kind in OpKind
+        for suffix in ([f"_{precision}" for precision in ALL_PRECISIONS] if kind.has_weights else [""])
+    ]
+    return tuple(sorted(found, key=lambda item: item.symbol))
+
+
+def all_sources() -> tuple[str, ...]:
+    """Every C source of the catalogue, as paths below `C_FOLDER`."""
+    return tuple(f"portable/hw_{kind}.c" for kind in sorted(OpKind))
+
+
+def supported(op: Op, precision: Precision) -> bool:
+    """Whether the catalogue has a function that computes this operation without overflow."""
+    return not refusal(op, precision)
+
+
+def require_support(op: Op, precision: Precision) -> None:
+    """Raises `NetworkError` with the reason if `supported` is false."""
+    reason = refusal(op, precision)
+    if reason:
+        raise NetworkError(f"Operation {op.name} ({op.kind}) at {precision} has no kernel: {reason}.")
+
+
+def refusal(op: Op, precision: Precision) -> str:
+    """Why the catalogue refuses an operation; empty if it does not."""
+    if precision.activation_bits not in WIDTHS or (op.has_weights and precision.weight_bits not in WIDTHS):
+        return "widths must be 2, 4 or 8 bits; choose the next wider one"
+    if op.has_weights != bool(precision.weight_bits):
+        return "a precision must name a weight width exactly where there are weights; write a8 or w8a8"
+    shapes = (*_height_width_channels(op, op.in_shape), *_height_width_channels(op, op.out_shape), op.groups)
+    if max(shapes) > 65535 or max(*op.kernel, *op.stride, *op.padding) > 255:
+        return "sides and channels must fit 16 bits, kernel, stride and padding 8 bits; make the layer smaller"
+    largest = op.reduction * (2**precision.weight_bits - 1) * (2**precision.activation_bits - 1)
+    if largest >= ACCUMULATOR_LIMIT:
+        return f"its sum of {op.reduction} products may reach {largest}, beyond 2^30; choose narrower widths or fewer inputs"
+    return ""
+
+
+def pack_weights(op: Op, stored: StoredWeights) -> bytes:
+    """Dense codes as the C functions read them: the first code in the lowest bits, each output channel padded to 4 bytes."""
+    rows = stored.codes.reshape(op.out_channels, op.reduction)
+    bits = np.unpackbits(rows[..., None], axis=2, count=stored.bits, bitorder="little")
+    packed: NDArray[np.uint8] = np.packbits(bits.reshape(len(rows), -1), axis=1, bitorder="little")
+    return np.pad(packed, ((0, 0), (0, -packed.shape[1] % 4))).tobytes()
+
+
+def arguments(op: Op, precision: Precision, stored_bits: int, constants: OpConstants | None) -> Arguments:
+    """The fields of `hw_op` that are not pointers.
+
+    Without `constants` (when only time is wanted) zero points are 0 and the output takes 8 bits.
+    """
+    require_support(op, precision)
+    zeros = constants.input_zero if constants else (0,)
+    in_h, in_w, in_c = _height_width_channels(op, op.in_shape)
+    out_h, out_w, out_c = _height_width_channels(op, op.out_shape)
+    return {
+        "in_h": in_h, "in_w": in_w, "in_c": in_c, "out_h": out_h, "out_w": out_w, "out_c": out_c,
+        "groups": op.groups,
+        "kernel_h": op.kernel[0], "kernel_w": op.kernel[1], "stride_h": op.stride[0], "stride_w": op.stride[1],
+        "pad_h": op.padding[0], "pad_w": op.padding[1],
+        "stored_bits": stored_bits,
+        "input_zero": (zeros[0] if zeros else 0, zeros[1] if len(zeros) > 1 else 0),
+        "output_zero": constants.output_zero if constants else 0,
+        "output_max": constants.output_max if constants else 255,
+    }  # fmt: skip
+
+
+def _height_width_channels(op: Op, shape: Shape) -> tuple[int, int, int]:
+    """A vector is one pixel, and so is whatever a linear operation reads."""
+    if op.kind is OpKind.LINEAR or len(shape) == 1:
+        return (1, 1, math.prod(shape))
+    channels, height, width = shape
+    return (height, width, channels)
+
+
+@cache
+def op_struct(pointer_bits: int) -> type[ctypes.Structure]:
+    """`hw_op` as a ctypes structure for a target with pointers of 32 or 64 bits; pointers are plain integers.
+
+    >>> ctypes.sizeof(op_struct(32))
+    60
+    """
+    integers: dict[str, type[ctypes._SimpleCData[int]]] = {
+        "pointer": {32: ctypes.c_uint32, 64: ctypes.c_uint64}[pointer_bits],
+        "uint16": ctypes.c_uint16,
+        "uint8": ctypes.c_uint8,
+    }
+
+    def c_type(text: str) -> type:
+        plain = integers[text.removesuffix("[2]")]
+        return plain * 2 if text.endswith("[2]") else plain
+
+    return type(f"HwOp{pointer_bits}", (ctypes.Structure,), {"_fields_": [(name, c_type(text)) for name, text in FIELDS]})
+
+
+def op_bytes(pointer_bits: int, values: Arguments, pointers: Mapping[str, int | tuple[int, int]]) -> bytes:
+    """A filled `hw_op`, little-endian: `values` from `arguments`, `pointers` the addresses by field (0 where absent)."""
+    record = op_struct(pointer_bits)()
+    for name, value in {**values, **pointers}.items():
+        if isinstance(value, tuple):
+            getattr(record, name)[:] = value
+        else:
+            setattr(record, name, value)
+    return bytes(record)
