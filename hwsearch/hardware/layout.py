@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, Shape
-from hwsearch.graph.precision import Precision
-from hwsearch.graph.precision import BitAssignment
+from hwsearch.graph.precision import BitAssignment, Precision
 
 REQUANTIZE_BYTES_PER_CHANNEL = 12
 """int32 bias, int32 multiplier and int32 shift of one output channel of one menu entry."""
