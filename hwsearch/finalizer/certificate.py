@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, binom
+from scipy.special import bdtr
+from scipy.stats import beta
 
 _BISECTIONS = 60
 
@@ -80,12 +81,12 @@ def hoeffding_bentkus(mean: float, n: int, delta: float) -> float:
     """Upper bound on the mean of variables in [0, 1] from the mean of `n`: the tighter of two tails, at risk `delta`.
 
     Both bound the chance of a sample mean this low if the true mean is `m`: Hoeffding's in its relative-entropy form,
-    exp(-n KL(mean, m)), and Bentkus', e P(Binomial(n, m) <= ceil(n mean)). Both fall as `m` grows.
+    exp(-n KL(mean, m)), and Bentkus', e P(Binomial(n, m) <= ceil(n mean)) (`bdtr`). Both fall as `m` grows.
     """
 
     def tail(true_mean: float) -> float:
         chernoff = math.exp(-n * _relative_entropy(mean, true_mean))
-        return min(chernoff, math.e * float(binom.cdf(math.ceil(n * mean - 1e-9), n, true_mean)))
+        return min(chernoff, math.e * float(bdtr(math.ceil(n * mean - 1e-9), n, true_mean)))
 
     return _last_above(tail, delta, mean)
 
