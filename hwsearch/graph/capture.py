@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -549,3 +549,16 @@ def _check_logits(network: Network) -> None:
             f"A network must end in a linear layer (or a convolution to one pixel) that gives one logit per class, but ends in "
             f"{last.name} ({last.kind}, activation {last.activation}, output {last.out_shape}); let the linear layer be the last."
         )
+
+
+class _Reference(Protocol):
+    """A reference network of `tasks.networks`."""
+
+    input_shape: tuple[int, int, int]
+
+    def build(self, seed: int = 0) -> nn.Module: ...
+
+
+def capture_reference(reference: _Reference) -> Network:
+    """The network of a reference architecture, captured from an untrained module."""
+    return capture(reference.build(), torch.zeros(1, *reference.input_shape))

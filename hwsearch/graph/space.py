@@ -1,0 +1,303 @@
+"""Search spaces: the precisions that each operation of a network may take, and why no more.
+
+Operations that read the same tensor read it at one width, and a maximum pooling passes codes through; so operations are
+grouped in *units* that take one precision together (the closure of these two rules and of the file's ties).
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+
+import networkx as nx
+
+from hwsearch.errors import SpaceError
+from hwsearch.graph.menu import PolicyKind
+from hwsearch.graph.network import INPUT, Network
+from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.graph.space_file import RuleTable, SpaceTable, read_space_file
+
+INPUT_REASON = "the network's input arrives as 8-bit codes"
+LOGITS_REASON = "logits decide the class and the policy, and their layer is small"
+EXIT_GRID = 2
+"""Side of the map that an exit head's linear layer reads; 1 where the feature map has no 2 rows or columns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """Operations that take one precision together; those without weights take its activation width.
+
+    `precisions` run from the narrowest to the widest; `reason` says why there are no more, empty if nothing restricts it.
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    reason: str = ""
+
+    @property
+    def widest(self) -> Precision:
+        return max(self.precisions)
+
+    def nearest(self, wanted: Precision) -> Precision:
+        """The narrowest precision that is at least `wanted` in weights and activations; the widest if there is none.
+
+        >>> Unit(name="conv", ops=("conv",), precisions=(Precision(2, 8), Precision(8, 8))).nearest(Precision(4, 4))
+        Precision(weight_bits=8, activation_bits=8)
+        """
+
+        def covers(one: Precision) -> bool:
+            return one.activation_bits >= wanted.activation_bits and (not one.weight_bits or one.weight_bits >= wanted.weight_bits)
+
+        return min(filter(covers, self.precisions), default=self.widest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRanges:
+    """What a search may choose for a policy. `exits_after`: the operations whose outputs exit heads read, in order."""
+
+    kinds: tuple[PolicyKind, ...] = (PolicyKind.STATIC,)
+    max_entries: int = 2
+    gate_grids: tuple[int, ...] = (4,)
+    gate_hidden: tuple[int, ...] = (8,)
+    exits_after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SearchSpace:
+    """The choices a search has. `network` already has its exit heads attached; every operation is in exactly one unit."""
+
+    name: str
+    network: Network
+    units: tuple[Unit, ...]
+    policies: PolicyRanges
+
+    def unit_of(self, op_name: str) -> Unit:
+        """The unit that an operation belongs to."""
+        for unit in self.units:
+            if op_name in unit.ops:
+                return unit
+        raise SpaceError(f"An operation must be one of {', '.join(op.name for op in self.network.ops)}, but found {op_name!r}.")
+
+    def assignment(self, choice: Mapping[str, Precision]) -> BitAssignment:
+        """The assignment in which each unit takes its chosen precision; `choice` has one for every unit."""
+        if set(choice) != {unit.name for unit in self.units}:
+            raise SpaceError(f"A choice must name every unit of {self.name} once, but names {sorted(choice)}; complete it.")
+        for unit in self.units:
+            if choice[unit.name] not in unit.precisions:
+                raise SpaceError(
+                    f"Unit {unit.name} must take one of {', '.join(map(str, unit.precisions))}, but found {choice[unit.name]}"
+                    f"{f' ({unit.reason})' if unit.reason else ''}; choose one of them."
+                )
+        chosen = {op: choice[unit.name] for unit in self.units for op in unit.ops}
+        return BitAssignment({op.name: _for_op(op, chosen[op.name]) for op in self.network.ops})
+
+    def uniform(self, precision: Precision) -> BitAssignment:
+        """`precision` everywhere it is allowed; elsewhere the next wider one, or the widest there is."""
+        if not any(precision in unit.precisions for unit in self.units):
+            known = sorted({one for unit in self.units for one in unit.precisions if one.weight_bits})
+            raise SpaceError(
+                f"A uniform precision must be one that {self.name} has ({', '.join(map(str, known))}), but found {precision}; "
+                "choose one of them."
+            )
+        return self.assignment({unit.name: unit.nearest(precision) for unit in self.units})
+
+
+def _for_op(op: Op, precision: Precision) -> Precision:
+    return precision if op.has_weights else precision.without_weights()
+
+
+# --- exits ------------------------------------------------------------------------------------------------------------
+
+
+def attach_exits(network: Network, after: Iterable[str]) -> Network:
+    """The network with a head after each named trunk operation: average pooling to 2x2 and a linear layer to the classes.
+
+    Heads are called `exit1`, `exit2`, ... in execution order, their operations `exit1.pool` and `exit1.fc`.
+    """
+    wanted = tuple(after)
+    for name in wanted:
+        if name not in network or network[name].exit or network[name] is network.output or len(network[name].out_shape) != 3:
+            places = [op.name for op in network.ops if len(op.out_shape) == 3 and op is not network.output and not op.exit]
+            raise SpaceError(
+                f"An exit must read a feature map inside the network ({', '.join(places)}), but found {name!r}; name one of these."
+            )
+    if len(set(wanted)) != len(wanted):
+        raise SpaceError(f"Exits must read different operations, but {', '.join(wanted)} repeats one; name each once.")
+    ops: list[Op] = []
+    number = len(network.exits)
+    for op in network.ops:
+        ops.append(op)
+        if op.name in wanted:
+            number += 1
+            ops += _exit_head(op, f"exit{number}", network.output.out_shape[0])
+    return Network(ops, network.input_shape, network.name)
+
+
+def _exit_head(source: Op, name: str, classes: int) -> tuple[Op, Op]:
+    channels, height, width = source.out_shape
+    grid = EXIT_GRID if min(height, width) >= EXIT_GRID else 1
+    window = (height // grid, width // grid)
+    pooled = (channels, grid, grid)
+    pool = Op(
+        name=f"{name}.pool", kind=OpKind.AVG_POOL, inputs=(source.name,), in_shape=source.out_shape, out_shape=pooled,
+        kernel=window, stride=window, exit=name,
+    )  # fmt: skip
+    head = Op(name=f"{name}.fc", kind=OpKind.LINEAR, inputs=(pool.name,), in_shape=pooled, out_shape=(classes,), exit=name)
+    return pool, head
+
+
+# --- units ------------------------------------------------------------------------------------------------------------
+
+
+def build_space(name: str, network: Network, table: SpaceTable, source: str = "") -> SearchSpace:
+    """The space that a file's content describes for a network without exits; `source` names the file in errors."""
+    policies = PolicyRanges(
+        kinds=table.policies.kinds,
+        max_entries=table.policies.max_entries,
+        gate_grids=table.policies.gate_grids,
+        gate_hidden=table.policies.gate_hidden,
+        exits_after=tuple(one.after for one in table.policies.exit),
+    )
+    try:
+        complete = attach_exits(network, policies.exits_after)
+    except SpaceError as error:
+        raise SpaceError(f"{source or name}: {error}") from error
+    limits = _limits(complete, table, source or name)
+    groups = _groups(complete, [_matching(complete, tie.match, source or name) for tie in table.tie])
+    units = tuple(_unit(complete, group, limits, source or name) for group in groups)
+    return SearchSpace(name=name, network=complete, units=units, policies=policies)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limit:
+    """Widths one operation may take."""
+
+    weight_bits: tuple[int, ...]
+    activation_bits: tuple[int, ...]
+    reasons: tuple[str, ...] = ()
+
+
+def _limits(network: Network, table: SpaceTable, source: str) -> dict[str, _Limit]:
+    """The file's widths, then its rules in order (a later one replaces an earlier), then what holds for every network."""
+    start = _Limit(weight_bits=table.weight_bits, activation_bits=table.activation_bits)
+    limits = {op.name: start for op in network.ops}
+    for rule in table.rule:
+        for op_name in _matching(network, rule.match, source):
+            limits[op_name] = _restricted(limits[op_name], rule)
+    for op in network.ops:
+        if INPUT in op.inputs:
+            limits[op.name] = replace(limits[op.name], activation_bits=(8,), reasons=(*limits[op.name].reasons, INPUT_REASON))
+        if not network.consumers(op.name):
+            limits[op.name] = _Limit(weight_bits=(8,), activation_bits=(8,), reasons=(LOGITS_REASON,))
+    return limits
+
+
+def _restricted(limit: _Limit, rule: RuleTable) -> _Limit:
+    return _Limit(
+        weight_bits=rule.weight_bits or limit.weight_bits,
+        activation_bits=rule.activation_bits or limit.activation_bits,
+        reasons=(*limit.reasons, rule.reason),
+    )
+
+
+def _matching(network: Network, pattern: str, source: str) -> tuple[str, ...]:
+    found = tuple(op.name for op in network.ops if fnmatchcase(op.name, pattern))
+    if not found:
+        raise SpaceError(
+            f"Every pattern must match an operation of {network.name}, but in {source} {pattern!r} matches none of "
+            f"{', '.join(op.name for op in network.ops)}; correct the pattern."
+        )
+    return found
+
+
+def _groups(network: Network, ties: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Operations that must share a precision, each group and the groups among themselves in execution order."""
+    together: nx.Graph[str] = nx.Graph()
+    together.add_nodes_from(op.name for op in network.ops)
+    for tensor in (INPUT, *(op.name for op in network.ops)):
+        nx.add_path(together, [op.name for op in network.consumers(tensor)])
+    for op in network.ops:
+        if op.kind is OpKind.MAX_POOL:
+            together.add_edges_from((op.name, reader.name) for reader in network.consumers(op.name))
+    for tie in ties:
+        nx.add_path(together, tie)
+    position = {op.name: index for index, op in enumerate(network.ops)}
+    groups = (tuple(sorted(group, key=position.__getitem__)) for group in nx.connected_components(together))
+    return sorted(groups, key=lambda group: position[group[0]])
+
+
+def _unit(network: Network, names: tuple[str, ...], limits: Mapping[str, _Limit], source: str) -> Unit:
+    """A unit takes what all its operations may take; it is named after the first that has weights."""
+    weighted = [name for name in names if network[name].has_weights]
+    activations = _common(limits[name].activation_bits for name in names)
+    weights = _common(limits[name].weight_bits for name in weighted) if weighted else [0]
+    if not activations or not weights:
+        raise SpaceError(
+            f"Operations that share a tensor or a tie must have a common width, but in {source} {', '.join(names)} have none "
+            f"(weights {[limits[name].weight_bits for name in weighted]}, activations {[limits[name].activation_bits for name in names]}); "
+            "widen one of their rules."
+        )
+    reasons = dict.fromkeys(reason for name in names for reason in limits[name].reasons)
+    precisions = tuple(Precision(*bits) for bits in product(weights, activations))
+    return Unit(name=(weighted or names)[0], ops=names, precisions=precisions, reason="; ".join(reasons))
+
+
+def _common(widths: Iterable[tuple[int, ...]]) -> list[int]:
+    return sorted(set.intersection(*(set(one) for one in widths)))
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def load_space(name_or_path: str | os.PathLike[str], network: Network) -> SearchSpace:
+    """The space of a TOML file, by path or by the name of a shipped or local one, for a network without exits."""
+    path = find_space(name_or_path)
+    return build_space(path.stem, network, read_space_file(path), str(path))
+
+
+def network_for_space(name_or_path: str | os.PathLike[str]) -> Network:
+    """The reference network that a space file names, captured, without exits.
+
+    torch is loaded here and nowhere else in this module, by name, so that whoever prices a given network needs none.
+    """
+    path = find_space(name_or_path)
+    named = read_space_file(path).network
+    if named is None:
+        raise SpaceError(f'A space must name its reference network (network = "...") to be used without a model, but {path} does not.')
+    references = import_module("hwsearch.tasks.networks").REFERENCE_NETWORKS
+    if named not in references:
+        raise SpaceError(f"A reference network must be one of {', '.join(references)}, but {path} names {named!r}; correct it.")
+    network: Network = import_module("hwsearch.graph.capture").capture_reference(references[named])
+    return network
+
+
+def list_spaces() -> tuple[str, ...]:
+    """Names of all spaces that `load_space` finds by name."""
+    found = {path.stem for folder in _folders() for path in folder.glob("*.toml")}
+    return tuple(sorted(found))
+
+
+def find_space(name_or_path: str | os.PathLike[str]) -> Path:
+    """The file of a space: a path to one, or a name looked up here, in the installed package, in the source tree."""
+    given = Path(name_or_path)
+    if given.is_file():
+        return given
+    for folder in _folders():
+        candidate = folder / f"{given}.toml"
+        if candidate.is_file():
+            return candidate
+    raise SpaceError(
+        f"A search space must be a TOML file or one of {', '.join(list_spaces()) or 'the shipped ones'}, "
+        f"but found {str(name_or_path)!r}; name one of these."
+    )
+
+
+def _folders() -> tuple[Path, ...]:
+    """Where spaces lie: the user's own come first."""
+    package = Path(__file__).resolve().parents[1]
+    return (Path("search_spaces"), package / "_data" / "search_spaces", package.parent / "search_spaces")
