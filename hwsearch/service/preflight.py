@@ -6,13 +6,13 @@ from pathlib import Path
 from hwsearch.errors import JobError, ProfileError
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.cost_model import CostModel
+from hwsearch.hardware.feasibility import require_reachable
 from hwsearch.hardware.profile import load_profile
 from hwsearch.service.job import Job, read_job
 
 
 def check_job(job: Job, ray_address: str | None = None) -> None:
     """Raise the error of the first thing a job names that is missing or does not fit."""
-    job.budget.parse()
     profile = load_profile(job.profile)
     space = load_space(job.space, network_for_space(job.space))
     costs = CostModel(space.network, profile)
@@ -22,6 +22,7 @@ def check_job(job: Job, ray_address: str | None = None) -> None:
                 op = space.network[name]
                 own = precision if op.has_weights else precision.without_weights()
                 costs.op_price(op, own, own.weight_bits)
+    require_reachable(space, costs, job.budget.parse())
     if ray_address is not None:
         from hwsearch.study.pool import check_address
 
