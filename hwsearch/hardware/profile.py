@@ -18,7 +18,7 @@ from typing import Any
 from hwsearch.errors import ProfileError
 from hwsearch.graph.op import Op, OpKind, Shape, parse_shape, shape_text
 from hwsearch.graph.precision import Precision
-from hwsearch.hardware.header import HEADER_FILE, RUNS_FILE, Device, ProfileHeader, RunRecord, read_header, read_runs
+from hwsearch.hardware.header import HEADER_FILE, RUNS_FILE, Device, ProfileHeader, RunRecord, Validity, read_header, read_runs
 
 __all__ = [
     "HardwareProfile", "Measurement", "ProfileHeader", "Provenance", "RowKey", "RunRecord",
@@ -172,6 +172,10 @@ class HardwareProfile:
     @property
     def device(self) -> Device:
         return self.header.device
+
+    @property
+    def validity(self) -> Validity:
+        return self.header.validity
 
     def shares(self) -> dict[str, float]:
         """Share of rows of each provenance."""

@@ -62,8 +62,8 @@ def folder(tmp_path: Path) -> Path:
 def row(folder: Path, precision: str = "w4a4", count: float = 12345.0, run_id: str = "r1") -> Measurement:
     return Measurement.of_counts(
         read_header(folder), CONV, Precision.parse(precision), stored_bits=8,
-        count_median=count, count_p05=count, count_p95=count, repeats=1, provenance=Provenance.EMULATED, code_bytes=900, weight_bytes=108, scratch_bytes=64, symbol="hw_conv2d_w4a4",
-        run_id=run_id,
+        count_median=count, count_p05=count, count_p95=count, repeats=1, provenance=Provenance.EMULATED,
+        code_bytes=900, weight_bytes=108, scratch_bytes=64, symbol="hw_conv2d_w4a4", run_id=run_id,
     )  # fmt: skip
 
 
