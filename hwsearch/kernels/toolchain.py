@@ -148,9 +148,9 @@ def build_elf(
     script = _in_cache("link", _LINKER_SCRIPT.encode(), "cortex_m4.ld")
     roots = [f"-Wl,-u,{symbol}" for symbol in keep]
     # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
-    linking = ["-Wl,--gc-sections", "-Wl,--strip-debug", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
+    linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
     linking += [] if compiler.name == "ziglang" else ["-nostartfiles"]
-    return _build(sources, out, compiler, includes, macros, linking)
+    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources), *linking], out, compiler)
 
 
 def build_shared(
@@ -161,19 +161,15 @@ def build_shared(
     Raises:
         ToolchainError: the compiler refuses the sources.
     """
-    return _build(sources, out, compiler, includes, macros, ["-shared"])
+    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources), "-shared"], out, compiler)
 
 
-def _build(
-    sources: Sequence[Path],
-    out: Path,
-    compiler: Compiler,
-    includes: Sequence[Path],
-    macros: Sequence[str],
-    linking: Sequence[str],
-) -> Path:
-    options = [*compiler.flags, *(f"-D{macro}" for macro in macros), *(f"-I{folder}" for folder in includes)]
-    arguments = [*options, *map(str, sources), *linking]
+def _options(compiler: Compiler, includes: Sequence[Path], macros: Sequence[str]) -> list[str]:
+    return [*compiler.flags, *(f"-D{macro}" for macro in macros), *(f"-I{folder}" for folder in includes)]
+
+
+def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequence[str], out: Path, compiler: Compiler) -> Path:
+    """Run the compiler, unless it built exactly this before."""
     key = _content_key(compiler, arguments, [*sources, *_headers(sources, includes)])
     built = cache_folder() / "build" / f"{key}{out.suffix}"
     if not built.exists():

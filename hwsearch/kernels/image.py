@@ -1,0 +1,68 @@
+"""Linked Cortex-M images: what an ELF file holds, by name and by size."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hwsearch.errors import ToolchainError
+from hwsearch.kernels.toolchain import RAM_START
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """What a linked file says about itself.
+
+    `segments`: address and content of what must be loaded; `symbols`, `sizes`: address (lowest bit set for functions) and bytes
+    by name; `code`: address and bytes of the code section; `code_marks`: sorted addresses at which code (True) or
+    data (False) begins in it; `flash_bytes`: code, constants and initial values; `ram_bytes`: variables.
+    """
+
+    segments: tuple[tuple[int, bytes], ...]
+    symbols: dict[str, int]
+    sizes: dict[str, int]
+    code: tuple[int, int]
+    code_marks: tuple[tuple[int, bool], ...]
+    flash_bytes: int
+    ram_bytes: int
+
+    @classmethod
+    def read(cls, path: Path) -> "Image":
+        """From an ELF file.
+
+        Raises:
+            ToolchainError: pyelftools is not installed, or the file has no code or no symbols.
+        """
+        try:
+            from elftools.elf.elffile import ELFFile
+        except ImportError as missing:
+            raise missing_library("pyelftools") from missing
+        with path.open("rb") as file:
+            elf = ELFFile(file)
+            text, table = elf.get_section_by_name(".text"), elf.get_section_by_name(".symtab")
+            if not text or not table:
+                raise ToolchainError(f"An image must have code and symbols, but {path.name} has not; link without stripping.")
+            return _read(elf, text, table)
+
+
+def _read(elf: Any, text: Any, table: Any) -> Image:
+    loaded = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
+    named = [symbol for symbol in table.iter_symbols() if symbol.name]
+    plain = [symbol for symbol in named if not symbol.name.startswith("$")]
+    first, size = text["sh_addr"], text["sh_size"]
+    marks = {symbol["st_value"]: symbol.name.startswith("$t") for symbol in named if symbol.name[:2] in ("$t", "$d")}
+    return Image(
+        segments=tuple((segment["p_vaddr"], segment.data()) for segment in loaded if segment["p_filesz"]),
+        symbols={symbol.name: symbol["st_value"] for symbol in plain},
+        sizes={symbol.name: symbol["st_size"] for symbol in plain},
+        code=(first, size),
+        code_marks=tuple(sorted((at, is_code) for at, is_code in marks.items() if first <= at < first + size)),
+        flash_bytes=sum(segment["p_filesz"] for segment in loaded),
+        ram_bytes=max(0, *(segment["p_vaddr"] + segment["p_memsz"] - RAM_START for segment in loaded)),
+    )
+
+
+def missing_library(name: str) -> ToolchainError:
+    """What to say when a library of the extra `mcu` is not there."""
+    return ToolchainError(
+        f"Emulating a Cortex-M needs the library {name}, but it is not installed; install it with: pip install 'hwsearch[mcu]'."
+    )

@@ -1,0 +1,137 @@
+"""Thumb instructions as the cycle model sees them: what kind, which registers, where a branch leads."""
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import cache
+from typing import Any
+
+from hwsearch.kernels.image import missing_library
+
+
+class Kind(Enum):
+    LOAD = auto()
+    STORE = auto()
+    PAIR = auto()
+    """LDRD, STRD."""
+    MULTIPLE = auto()
+    """LDM, STM, PUSH, POP and their floating-point kin."""
+    BRANCH = auto()
+    TABLE_BRANCH = auto()
+    DIVIDE = auto()
+    FLOAT_MAC = auto()
+    FLOAT_DIVIDE = auto()
+    OTHER = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instruction:
+    """One decoded instruction.
+
+    `address_registers` are read to form an address; `loads` is what a single load writes; `n_registers` counts the
+    words a multiple transfers; `ends_flow` is true if it may write the program counter; `target` is where a direct branch leads.
+    """
+
+    address: int
+    size: int
+    kind: Kind
+    writes: frozenset[int]
+    loads: frozenset[int]
+    address_registers: frozenset[int]
+    register_offset: bool
+    n_registers: int
+    ends_flow: bool
+    target: int | None
+
+    @property
+    def is_unaligned_fetch(self) -> bool:
+        """Whether it is a 32-bit instruction that straddles two words of code memory."""
+        return self.size == 4 and self.address % 4 == 2
+
+
+_NAMES = {
+    Kind.LOAD: "LDR LDRB LDRH LDRSB LDRSH VLDR",
+    Kind.STORE: "STR STRB STRH VSTR",
+    Kind.PAIR: "LDRD STRD",
+    Kind.MULTIPLE: "LDM LDMDB STM STMDB PUSH POP VLDMIA VLDMDB VSTMIA VSTMDB VPUSH VPOP",
+    Kind.BRANCH: "B BL BX BLX CBZ CBNZ",
+    Kind.TABLE_BRANCH: "TBB TBH",
+    Kind.DIVIDE: "SDIV UDIV",
+    Kind.FLOAT_MAC: "VMLA VMLS VFMA VFMS VNMLA VNMLS VFNMA VFNMS",
+    Kind.FLOAT_DIVIDE: "VDIV VSQRT",
+}
+_BARE_LISTS = ("PUSH", "POP", "VPUSH", "VPOP")
+_MEMORY = (Kind.LOAD, Kind.STORE, Kind.PAIR)
+
+
+class Decoder:
+    """A disassembler.
+
+    Raises:
+        ToolchainError: capstone is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            import capstone
+            from capstone import arm
+        except ImportError as missing:
+            raise missing_library("capstone") from missing
+        self._arm = arm
+        self._engine = capstone.Cs(capstone.CS_ARCH_ARM, capstone.CS_MODE_THUMB | capstone.CS_MODE_MCLASS)
+        self._engine.detail = True
+        self._kinds = {_id(arm, name): kind for kind, names in _NAMES.items() for name in names.split()}
+        self._bare_lists = {_id(arm, name) for name in _BARE_LISTS}
+
+    def decode(self, code: bytes, address: int) -> list[Instruction]:
+        """The instructions of a stretch of code that holds no data; it ends where nothing valid follows."""
+        return [self._describe(found) for found in self._engine.disasm(code, address)]
+
+    def _describe(self, found: Any) -> Instruction:
+        arm = self._arm
+        kind = self._kinds.get(found.id, Kind.OTHER)
+        registers = [operand.reg for operand in found.operands if operand.type == arm.ARM_OP_REG]
+        memory = [operand.mem for operand in found.operands if operand.type == arm.ARM_OP_MEM]
+        writes = frozenset(found.regs_access()[1])
+        ends_flow = kind in (Kind.BRANCH, Kind.TABLE_BRANCH) or arm.ARM_REG_PC in writes or _pops_pc(arm, kind, registers)
+        targets = [operand.imm for operand in found.operands if operand.type == arm.ARM_OP_IMM]
+        return Instruction(
+            address=found.address,
+            size=found.size,
+            kind=kind,
+            writes=writes,
+            loads=frozenset(registers[:1]) if kind is Kind.LOAD else frozenset(),
+            address_registers=self._address_registers(found, kind, registers, memory),
+            register_offset=any(part.index for part in memory),
+            n_registers=self._n_registers(found, kind, registers),
+            ends_flow=ends_flow,
+            target=targets[-1] if kind is Kind.BRANCH and targets else None,
+        )
+
+    def _address_registers(self, found: Any, kind: Kind, registers: list[int], memory: list[Any]) -> frozenset[int]:
+        if kind in _MEMORY:
+            return frozenset(register for part in memory for register in (part.base, part.index) if register)
+        if kind is Kind.MULTIPLE:
+            return frozenset({self._arm.ARM_REG_SP} if found.id in self._bare_lists else registers[:1])
+        return frozenset()
+
+    def _n_registers(self, found: Any, kind: Kind, registers: list[int]) -> int:
+        """Words transferred by a multiple; a double-precision register is two."""
+        if kind is not Kind.MULTIPLE:
+            return 0
+        listed = registers if found.id in self._bare_lists else registers[1:]
+        words = [2 if found.reg_name(register).startswith("d") else 1 for register in listed]
+        return sum(words)
+
+
+def _pops_pc(arm: Any, kind: Kind, registers: list[int]) -> bool:
+    return kind is Kind.MULTIPLE and arm.ARM_REG_PC in registers
+
+
+def _id(arm: Any, name: str) -> int:
+    return int(getattr(arm, f"ARM_INS_{name}"))
+
+
+@cache
+def decoder() -> Decoder:
+    """The one disassembler of this process."""
+    return Decoder()
