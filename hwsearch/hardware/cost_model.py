@@ -16,7 +16,14 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.interpolation import MIN_ROWS, REACH, ShapeRegression, group_of
-from hwsearch.hardware.layout import STEP_BYTES, activation_bytes, memory_plan, packed_weight_bytes, requantize_bytes
+from hwsearch.hardware.layout import (
+    STEP_BYTES,
+    activation_bytes,
+    memory_plan,
+    packed_weight_bytes,
+    requantize_bytes,
+    scratch_bytes,
+)
 from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, RowKey
 
 if TYPE_CHECKING:
@@ -107,7 +114,7 @@ class CostModel:
             uncertainty=self.profile.header.validity.relative_error + regression.error,
             symbol=rows[0].symbol, code_bytes=max(row.code_bytes for row in rows),
             weight_bytes=packed_weight_bytes(op, key.stored_bits) if op.has_weights else 0,
-            scratch_bytes=max(row.scratch_bytes for row in rows), interpolated=True,
+            scratch_bytes=scratch_bytes(op, key.precision), interpolated=True,
         )  # fmt: skip
 
     def _regression(self, key: RowKey) -> ShapeRegression:
@@ -161,7 +168,7 @@ class CostModel:
             latency_us=sum(price.latency_us for price in prices),
             energy_uj=sum(price.energy_uj for price in prices),
             flash_bytes=_weight_bytes(prices) + _step_bytes(ops) + _code_bytes(prices) + self._runtime_bytes,
-            ram_bytes=self._input_bytes + self._arena_bytes(self.network, ops, assignment, stored_bits),
+            ram_bytes=self._input_bytes + memory_plan(self.network, ops, assignment).arena_bytes,
         )
 
     def paths(self, menu: Menu, gate_network: Network | None = None) -> tuple[Cost, ...]:
@@ -180,7 +187,7 @@ class CostModel:
         decision = self._decision_prices(menu)
         inferences = [_inference(menu.kind, own, gate, decision, index) for index in range(len(menu.entries))]
         flash = self._menu_flash(menu, own, gate, decision, gate_network)
-        ram = self._menu_ram(menu, stored, gate_network)
+        ram = self._menu_ram(menu, gate_network)
         return tuple(
             Cost(
                 latency_us=sum(price.latency_us for price in prices),
@@ -219,20 +226,13 @@ class CostModel:
         code = _code_bytes([*(price for prices in own for price in prices), *gate, *decision])
         return _weight_bytes(weights.values()) + steps + gate_bytes + code + self._runtime_bytes
 
-    def _menu_ram(self, menu: Menu, stored: Mapping[str, int], gate: Network | None) -> int:
+    def _menu_ram(self, menu: Menu, gate: Network | None) -> int:
         runs = menu.runs(self.network)
         assignments = [entry.assignment for entry in menu.entries][: len(runs)]
-        arenas = [self._arena_bytes(self.network, ops, bits, stored) for ops, bits in zip(runs, assignments, strict=True)]
+        arenas = [memory_plan(self.network, ops, bits).arena_bytes for ops, bits in zip(runs, assignments, strict=True)]
         if gate is not None:
-            arenas.append(self._arena_bytes(gate, gate.ops, gate_assignment(gate), None))
+            arenas.append(memory_plan(gate, gate.ops, gate_assignment(gate)).arena_bytes)
         return self._input_bytes + max(arenas)
-
-    def _arena_bytes(
-        self, network: Network, ops: Sequence[Op], assignment: BitAssignment, stored_bits: Mapping[str, int] | None
-    ) -> int:
-        prices = self._prices_of(ops, assignment, stored_bits)
-        scratch = {op.name: price.scratch_bytes for op, price in zip(ops, prices, strict=True)}
-        return memory_plan(network, ops, assignment, lambda op: scratch[op.name]).arena_bytes
 
     @property
     def _input_bytes(self) -> int:

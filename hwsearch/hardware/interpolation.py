@@ -30,7 +30,7 @@ def group_of(key: RowKey) -> RowKey:
     """What all rows of one regression share: the key without its shapes.
 
     Depthwise groups are its channels, a dimension like any other. A pool whose windows do not overlap reads each input
-    once whatever its window, so that all average pools of that kind are one group: exit heads and global pools get their price so.
+    once whatever its window, so that all average pools of that kind are one group; exit heads and global pools are priced so.
     """
     group = replace(key, in_shape=(), out_shape=())
     if key.op is OpKind.DEPTHWISE_CONV2D:

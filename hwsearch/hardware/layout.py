@@ -1,7 +1,7 @@
 """How tensors lie in a device's memory: the sizes that prices, measurements and exports share."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, Shape
@@ -30,7 +30,7 @@ def activation_bytes(shape: Shape, bits: int) -> int:
     return math.prod(shape) * (4 if bits == 32 else 1)
 
 
-def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment, scratch_bytes: Callable[[Op], int]) -> MemoryPlan:
+def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment) -> MemoryPlan:
     """Where everything lies that one stretch of operations (`Menu.runs`) makes; the exported program uses this very plan.
 
     The network's input is not in the arena: it stays where the caller holds it, since a cascade reads it more than once.
@@ -39,7 +39,7 @@ def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment, 
     def tensor_bytes(name: str) -> int:
         return 0 if name == INPUT else activation_bytes(network[name].out_shape, network.output_bits(name, assignment))
 
-    return plan_memory(network, tensor_bytes, scratch_bytes, ops)
+    return plan_memory(network, tensor_bytes, lambda op: scratch_bytes(op, assignment[op.name]), ops)
 
 
 def scratch_bytes(op: Op, precision: Precision) -> int:
