@@ -57,10 +57,10 @@ class Memory(_Section):
     """How instruction and constant fetches wait for flash; the default is none."""
 
     flash_wait_states: int = Field(default=0, ge=0)
-    flash_line_bytes: int = Field(default=16, gt=0)
     instruction_cache_bytes: int = Field(default=0, ge=0)
+    instruction_line_bytes: int = Field(default=32, gt=0)
     data_cache_bytes: int = Field(default=0, ge=0)
-    prefetch: bool = False
+    data_line_bytes: int = Field(default=8, gt=0)
 
 
 class ProfileHeader(_Section):
