@@ -1,0 +1,65 @@
+"""What a supernet takes from data without training: activation steps, and batch norm statistics of an assignment."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hwsearch.graph.capture import capture_parameters
+from hwsearch.graph.op import OpKind
+from hwsearch.graph.precision import BitAssignment
+from hwsearch.graph.space import SearchSpace
+from hwsearch.quantizers.supernet import Supernet
+from hwsearch.quantizers.switchable import ChannelStatistics
+from hwsearch.quantizers.uniform import InputQuantizer
+from hwsearch.tasks.task import Task
+
+CALIBRATION_IMAGES = 512
+_SAMPLES_PER_TENSOR = 16384
+
+
+def calibrate_activations(supernet: Supernet, images: Tensor) -> None:
+    """Set every activation step to the least squared error on what the float network computes from `images`."""
+
+    def observe(name: str, output: Tensor) -> None:
+        if supernet.is_logits(name) or supernet.network[name].kind is OpKind.MAX_POOL:
+            return
+        values = output.flatten()
+        stride = -(-values.numel() // _SAMPLES_PER_TENSOR) | 1
+        supernet.activation(name).calibrate(values[::stride])
+
+    # every exit's path is observed; an odd stride over a whole batch meets every channel and place
+    supernet.float_forward(images[:CALIBRATION_IMAGES], observe, exits=(*supernet.network.exits, ""))
+
+
+def estimate_statistics(
+    supernet: Supernet,
+    assignment: BitAssignment,
+    images: Tensor,
+    *,
+    exits: Sequence[str] = ("",),
+    batch: int = CALIBRATION_IMAGES,
+) -> dict[str, ChannelStatistics]:
+    """Batch norm statistics of an assignment on `images`, pooled over batches each normalized by its own."""
+    parts = [supernet.observe_statistics(chunk, assignment, exits=exits) for chunk in torch.split(images, batch)]
+    shares = torch.tensor([len(chunk) / len(images) for chunk in torch.split(images, batch)])
+    return {name: _pooled([part[name] for part in parts], shares) for name in parts[0]}
+
+
+def _pooled(parts: Sequence[ChannelStatistics], shares: Tensor) -> ChannelStatistics:
+    means = torch.stack([part.mean for part in parts])  # [batches, channels]
+    variances = torch.stack([part.variance for part in parts])  # [batches, channels]
+    mean = shares @ means
+    return ChannelStatistics(mean=mean, variance=shares @ (variances + (means - mean).square()))
+
+
+def untrained_supernet(task: Task, space: SearchSpace, float_model: nn.Module, *, seed: int = 0) -> Supernet:
+    """The supernet that post-training quantization of a trained float network gives; its exit heads are random.
+
+    Where training starts, and what a preview without training measures.
+    """
+    parameters = capture_parameters(float_model, task.example_input).parameters
+    quantizer = InputQuantizer.of_images(task.train.images)
+    supernet = Supernet.of_space(space, quantizer, parameters, seed=seed)
+    calibrate_activations(supernet, task.train.images)
+    return supernet.eval()

@@ -1,0 +1,105 @@
+"""Nested weights: one 8-bit code per weight serves every width, since the b-bit code is its top b bits.
+
+A b-bit code u stands for `half_step * (2u + 1 - 2^b)`, the middle of its bin. Without that half-LSB offset dropping
+bits would shift all weights down by half a bin and cost 5 to 6 dB at 4 bits and fewer. The idea of dropping bits is
+AdaBits' (arXiv 1912.09666) and that of training through the truncation TruncQuant's (arXiv 2506.11431); the offset is
+AdaBits' "centered" variant.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hwsearch.errors import SpaceError
+from hwsearch.quantizers.uniform import straight_through
+
+CODE_BITS = 8
+_HIGHEST = 128 * (1 - 2.0**-20)
+"""Just below 128, so that flooring the largest clipped weight gives the code 127 in float32."""
+
+
+def bin_middle(scaled: Tensor, bits: int) -> Tensor:
+    """Middle of the `bits`-wide bin of weights given in steps of the 8-bit code, clipped to its range.
+
+    >>> bin_middle(torch.tensor([-200.0, -0.1, 0.1, 70.0]), 2)
+    tensor([-96., -32.,  32.,  96.])
+    """
+    coarse = 2.0 ** (CODE_BITS - bits)
+    clipped = torch.clamp(scaled, -128.0, _HIGHEST)
+    return straight_through(clipped, (torch.floor(clipped / coarse) + 0.5) * coarse)
+
+
+class NestedWeight(nn.Module):
+    """Weights of one operation, with one learned step per output channel (or one for all) shared by every width.
+
+    `widths` are those the search space allows. `rescaled` adds a learned factor per channel and width below 8 bits,
+    for operations that have no batch norm to make up for the best range being narrower at few bits; it costs
+    nothing in the integer model, where every menu entry has its own multipliers.
+    """
+
+    def __init__(self, weight: Tensor, widths: Sequence[int], *, per_channel: bool, rescaled: bool) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.per_channel = per_channel
+        channels = weight.shape[0] if per_channel else 1
+        self.weight = nn.Parameter(weight.detach().clone().float())
+        self.log_step = nn.Parameter(torch.zeros(channels))
+        self.log_factor = nn.Parameter(torch.zeros(len(self.widths), channels)) if rescaled else None
+        self.calibrate()
+
+    def _across(self, per_channel: Tensor) -> Tensor:
+        """A vector over output channels, shaped to multiply the weights."""
+        return per_channel.reshape(-1, *[1] * (self.weight.dim() - 1))
+
+    def _check(self, bits: int) -> None:
+        if bits not in self.widths:
+            raise SpaceError(f"Weights must have one of the widths {self.widths} they were trained for, but {bits} was asked.")
+
+    def factor(self, bits: int) -> Tensor:
+        """What a code of this width stands for relative to its bin's middle; `[channels or 1]`."""
+        self._check(bits)
+        if self.log_factor is None:
+            return torch.ones_like(self.log_step)
+        return torch.exp(self.log_factor[self.widths.index(bits)])
+
+    def half_step(self, bits: int) -> Tensor:
+        """Half the distance of neighbouring values at this width; `[channels or 1]`."""
+        return torch.exp(self.log_step) * self.factor(bits) * 2.0 ** (CODE_BITS - bits - 1)
+
+    def forward(self, bits: int) -> Tensor:
+        """Fake-quantized weights at this width, in the shape of the weights."""
+        step = self._across(torch.exp(self.log_step))
+        factor = self._across(self.factor(bits))
+        return bin_middle(self.weight / step, bits) * (step * factor)
+
+    @torch.no_grad()
+    def codes(self) -> Tensor:
+        """The stored 8-bit codes, 0..255, int64 in the shape of the weights."""
+        clipped = torch.clamp(self.weight / self._across(torch.exp(self.log_step)), -128.0, _HIGHEST)
+        return torch.floor(clipped).long() + 128
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Set the steps to minimise the relative squared error, summed over widths, by a search over 48 clipping points."""
+        rows = self.weight.reshape(self.log_step.numel(), -1)  # [channels or 1, weights]
+        peak = rows.abs().amax(dim=1, keepdim=True).clamp(min=1e-8)
+        shares = torch.arange(17, 65) / 64
+        errors = torch.stack([self._relative_errors(rows, peak * share / 128) for share in shares])  # [clips, widths, rows]
+        total = (errors / errors.amin(dim=0, keepdim=True).clamp(min=1e-12)).sum(dim=1)  # [clips, rows]
+        self.log_step.copy_((peak[:, 0] * shares[total.argmin(dim=0)] / 128).log())
+        if self.log_factor is not None:
+            self._calibrate_factors(rows)
+
+    def _relative_errors(self, rows: Tensor, step: Tensor) -> Tensor:
+        """Squared error of each row at each width, `[widths, rows]`."""
+        quantized = [bin_middle(rows / step, bits) * step for bits in self.widths]
+        return torch.stack([(values - rows).square().sum(dim=1) for values in quantized])
+
+    def _calibrate_factors(self, rows: Tensor) -> None:
+        assert self.log_factor is not None
+        step = torch.exp(self.log_step)[:, None]
+        for index, bits in enumerate(self.widths):
+            values = bin_middle(rows / step, bits) * step
+            best = (values * rows).sum(dim=1) / values.square().sum(dim=1)
+            self.log_factor[index] = best.clamp(min=0.25, max=4.0).log()
