@@ -117,7 +117,7 @@ class Network:
 
 
 def _op_from_json(record: dict[str, Any]) -> Op:
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     return Op(**{**fields, "kind": OpKind(fields["kind"]), "activation": Activation(fields["activation"])})
 
 

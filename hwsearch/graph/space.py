@@ -51,7 +51,8 @@ class Unit:
         """
 
         def covers(one: Precision) -> bool:
-            return one.activation_bits >= wanted.activation_bits and (not one.weight_bits or one.weight_bits >= wanted.weight_bits)
+            wide_weights = not one.weight_bits or one.weight_bits >= wanted.weight_bits
+            return wide_weights and one.activation_bits >= wanted.activation_bits
 
         return min(filter(covers, self.precisions), default=self.widest)
 
@@ -75,6 +76,13 @@ class SearchSpace:
     network: Network
     units: tuple[Unit, ...]
     policies: PolicyRanges
+
+    def __post_init__(self) -> None:
+        grouped = sorted(name for unit in self.units for name in unit.ops)
+        if grouped != sorted(op.name for op in self.network.ops):
+            raise SpaceError(
+                f"Every operation of {self.network.name} must be in one unit of {self.name}, but units hold {grouped}."
+            )
 
     def unit_of(self, op_name: str) -> Unit:
         """The unit that an operation belongs to."""
@@ -124,7 +132,8 @@ def attach_exits(network: Network, after: Iterable[str]) -> Network:
         if name not in network or network[name].exit or network[name] is network.output or len(network[name].out_shape) != 3:
             places = [op.name for op in network.ops if len(op.out_shape) == 3 and op is not network.output and not op.exit]
             raise SpaceError(
-                f"An exit must read a feature map inside the network ({', '.join(places)}), but found {name!r}; name one of these."
+                f"An exit must read a feature map inside the network ({', '.join(places)}), but found {name!r}; "
+                "name one of these."
             )
     if len(set(wanted)) != len(wanted):
         raise SpaceError(f"Exits must read different operations, but {', '.join(wanted)} repeats one; name each once.")
@@ -168,8 +177,12 @@ def build_space(name: str, network: Network, table: SpaceTable, source: str = ""
     except SpaceError as error:
         raise SpaceError(f"{source or name}: {error}") from error
     limits = _limits(complete, table, source or name)
-    groups = _groups(complete, [_matching(complete, tie.match, source or name) for tie in table.tie])
-    units = tuple(_unit(complete, group, limits, source or name) for group in groups)
+    ties = [(_matching(complete, tie.match, source or name), tie.reason) for tie in table.tie]
+    groups = _groups(complete, [tied for tied, _ in ties])
+    tie_reasons = [tuple(reason for tied, reason in ties if tied[0] in group) for group in groups]
+    units = tuple(
+        _unit(complete, group, limits, reasons, source or name) for group, reasons in zip(groups, tie_reasons, strict=True)
+    )
     return SearchSpace(name=name, network=complete, units=units, policies=policies)
 
 
@@ -231,18 +244,22 @@ def _groups(network: Network, ties: Iterable[tuple[str, ...]]) -> list[tuple[str
     return sorted(groups, key=lambda group: position[group[0]])
 
 
-def _unit(network: Network, names: tuple[str, ...], limits: Mapping[str, _Limit], source: str) -> Unit:
+def _unit(
+    network: Network, names: tuple[str, ...], limits: Mapping[str, _Limit], tie_reasons: tuple[str, ...], source: str
+) -> Unit:
     """A unit takes what all its operations may take; it is named after the first that has weights."""
     weighted = [name for name in names if network[name].has_weights]
     activations = _common(limits[name].activation_bits for name in names)
     weights = _common(limits[name].weight_bits for name in weighted) if weighted else [0]
     if not activations or not weights:
+        side, widths = ("weights", [limits[name].weight_bits for name in weighted])
+        if not activations:
+            side, widths = ("activations", [limits[name].activation_bits for name in names])
         raise SpaceError(
-            f"Operations that share a tensor or a tie must have a common width, but in {source} {', '.join(names)} have none "
-            f"(weights {[limits[name].weight_bits for name in weighted]}, activations {[limits[name].activation_bits for name in names]}); "
-            "widen one of their rules."
+            f"Operations that read one tensor, or are tied, must have a common width, but in {source} {', '.join(names)} "
+            f"have no common width of {side} ({widths}); widen one of their rules."
         )
-    reasons = dict.fromkeys(reason for name in names for reason in limits[name].reasons)
+    reasons = dict.fromkeys((*(reason for name in names for reason in limits[name].reasons), *tie_reasons))
     precisions = tuple(Precision(*bits) for bits in product(weights, activations))
     return Unit(name=(weighted or names)[0], ops=names, precisions=precisions, reason="; ".join(reasons))
 
@@ -267,9 +284,12 @@ def network_for_space(name_or_path: str | os.PathLike[str]) -> Network:
     """
     path = find_space(name_or_path)
     named = read_space_file(path).network
-    if named is None:
-        raise SpaceError(f'A space must name its reference network (network = "...") to be used without a model, but {path} does not.')
     references = import_module("hwsearch.tasks.networks").REFERENCE_NETWORKS
+    if named is None:
+        raise SpaceError(
+            f"A space must name a reference network to be used without a model, but {path} does not; "
+            f"add network = with one of {', '.join(references)}."
+        )
     if named not in references:
         raise SpaceError(f"A reference network must be one of {', '.join(references)}, but {path} names {named!r}; correct it.")
     network: Network = import_module("hwsearch.graph.capture").capture_reference(references[named])

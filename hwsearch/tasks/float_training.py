@@ -45,7 +45,7 @@ def _train_epoch(
     model.train()
     order = torch.randperm(len(task.train), generator=generator)
     total = 0.0
-    for indices in order.split(_BATCH):
+    for indices in torch.split(order, _BATCH):
         images = task.augmentation.apply(task.train.images[indices], generator)  # [B, C, H, W]
         loss = nn.functional.cross_entropy(model(images), task.train.labels[indices], label_smoothing=0.05)
         optimizer.zero_grad()
@@ -61,9 +61,7 @@ def accuracy(model: nn.Module, split: Split) -> float:
     """Share of images whose largest logit is their label's, 0..1; the model's mode is left as it was."""
     was_training = model.training
     model.eval()
-    correct = sum(
-        int((model(images).argmax(1) == labels).sum())
-        for images, labels in zip(split.images.split(512), split.labels.split(512), strict=True)
-    )
+    batches = zip(torch.split(split.images, 512), torch.split(split.labels, 512), strict=True)
+    correct = [int((model(images).argmax(1) == labels).sum()) for images, labels in batches]
     model.train(was_training)
-    return correct / len(split)
+    return sum(correct) / len(split)

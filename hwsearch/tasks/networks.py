@@ -47,7 +47,8 @@ class DigitsCNN(nn.Module):
         x = self.pool(x)  # [N, 32, 4, 4]
         x = self.relu(self.bn3(self.conv3(x)))  # [N, 32, 4, 4]
         x = self.relu(self.bn4(self.conv4(x)))  # [N, 32, 4, 4]
-        return self.fc(x.flatten(1))  # [N, classes]
+        logits: Tensor = self.fc(x.flatten(1))  # [N, classes]
+        return logits
 
 
 class LeNet5(nn.Module):
@@ -66,7 +67,8 @@ class LeNet5(nn.Module):
         x = self.pool(self.relu(self.conv1(x)))  # [N, 32, 12, 12]
         x = self.pool(self.relu(self.conv2(x)))  # [N, 64, 4, 4]
         x = self.relu(self.fc1(x.flatten(1)))  # [N, 512]
-        return self.fc2(x)  # [N, classes]
+        logits: Tensor = self.fc2(x)  # [N, classes]
+        return logits
 
 
 class ResidualBlock(nn.Module):
@@ -112,9 +114,7 @@ class DSCNN(nn.Module):
 
     def __init__(self, classes: int = 12, channels: int = 64) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, channels, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(channels), nn.ReLU()
-        )
+        self.stem = nn.Sequential(nn.Conv2d(1, channels, (10, 4), 2, (5, 1), bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         self.blocks = nn.ModuleList(nn.ModuleDict(_separable(channels, channels, 1)) for _ in range(4))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(channels, classes)
