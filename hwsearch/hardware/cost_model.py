@@ -7,13 +7,14 @@ once. RAM is the arena that the exported program uses, planned over the executio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hwsearch.errors import ProfileError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.interpolation import MIN_ROWS, REACH, ShapeRegression, group_of
 from hwsearch.hardware.layout import (
@@ -25,9 +26,6 @@ from hwsearch.hardware.layout import (
     scratch_bytes,
 )
 from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, RowKey
-
-if TYPE_CHECKING:
-    from hwsearch.graph.space import SearchSpace
 
 GATE_BITS = 8
 """Width of everything in a gate."""
@@ -242,7 +240,7 @@ class CostModel:
     def _runtime_bytes(self) -> int:
         return self.profile.header.library.runtime_bytes
 
-    def unit_prices(self, space: "SearchSpace", *, exits: Iterable[str] = ("",)) -> dict[str, list[UnitPrice]]:
+    def unit_prices(self, space: SearchSpace, *, exits: Iterable[str] = ("",)) -> dict[str, list[UnitPrice]]:
         """What each precision of each unit adds on the way to the named exits, weights stored at that very width.
 
         Sums over units plus the kernels' code (shared, hence in no unit) give `price`; for an integer programme.
@@ -287,10 +285,10 @@ def gate_assignment(gate: Network) -> BitAssignment:
 def _inference(
     kind: PolicyKind, own: Sequence[Sequence[OpPrice]], gate: Sequence[OpPrice], decision: Sequence[OpPrice], index: int
 ) -> list[OpPrice]:
-    """Everything that runs in an inference that ends at entry `index`."""
+    """Everything that runs in an inference that ends at entry `index`: to stop there is a decision too, unless it is the last."""
     if kind in (PolicyKind.STATIC, PolicyKind.GATE):
         return [*gate, *decision, *own[index]]
-    return [price for prices in own[: index + 1] for price in prices] + list(decision[:index])
+    return [price for prices in own[: index + 1] for price in prices] + list(decision[: index + 1])
 
 
 def _weight_bytes(prices: Iterable[OpPrice]) -> int:

@@ -1,0 +1,84 @@
+"""Interpolation along shape: exact where the kernel is a sum of loops, honest where it is not, refused outside."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from hwsearch.errors import ProfileError
+from hwsearch.graph.network import Network
+from hwsearch.graph.precision import Precision
+from hwsearch.hardware.cost_model import CostModel
+from hwsearch.hardware.interpolation import ShapeRegression, group_of
+from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.profile import HardwareProfile
+
+W4A8, W8A8 = Precision(4, 8), Precision(8, 8)
+
+
+@pytest.fixture
+def costs(network: Network, wide_profile: HardwareProfile) -> CostModel:
+    return CostModel(network, wide_profile)
+
+
+def test_a_sum_of_loops_is_predicted_where_nothing_was_measured(costs: CostModel, make: SimpleNamespace) -> None:
+    for op in (make.conv("c", "input", (4, 8), 9), make.conv("c", "input", (3, 5), 12)):
+        price = costs.op_price(op, W4A8, 8)
+        assert price.latency_us == pytest.approx(make.cycles(op, W4A8, 8) / 100.0, rel=0.01)
+        assert price.interpolated
+        assert price.origin == "emulated (interpolated)"
+        assert price.energy_uj == pytest.approx(price.latency_us * 0.04)
+        assert (price.symbol, price.weight_bytes) == ("hw_conv2d_w4a8", packed_weight_bytes(op, 8))
+
+
+def test_a_linear_layer_does_not_care_how_its_input_was_shaped(costs: CostModel, make: SimpleNamespace) -> None:
+    flat = costs.op_price(make.linear("fc", "input", (32,), 10), W8A8, 8)
+    mapped = costs.op_price(make.linear("fc", "input", (8, 2, 2), 10), W8A8, 8)
+    assert flat.latency_us == mapped.latency_us
+
+
+def test_pools_without_overlap_are_one_group_whatever_their_window(costs: CostModel, make: SimpleNamespace) -> None:
+    op = make.pool("p", "input", 8, 8, 4)
+    expected_us = make.cycles(op, Precision(0, 8), 0) / 100.0
+    assert costs.op_price(op, Precision(0, 8), 0).latency_us == pytest.approx(expected_us, rel=0.02)
+
+
+def test_a_measured_shape_is_read_and_not_fitted(costs: CostModel, make: SimpleNamespace) -> None:
+    op = make.conv("c", "input", (2, 3), 5)
+    price = costs.op_price(op, W8A8, 8)
+    assert not price.interpolated
+    assert price.latency_us == make.cycles(op, W8A8, 8) / 100.0
+
+
+def test_the_stated_error_covers_a_kernel_that_is_no_sum_of_loops(network: Network, wide_profile: HardwareProfile) -> None:
+    rng = np.random.default_rng(0)
+    noisy = tuple(replace(row, latency_us=row.latency_us * float(rng.uniform(0.8, 1.25))) for row in wide_profile.measurements)
+    rows = [row for row in noisy if row.op == "conv2d" and row.precision == W8A8 and row.stored_bits == 8]
+    assert ShapeRegression.fit(rows).error > 0.1
+    clean = [row for row in wide_profile.measurements if group_of(row.key) == group_of(rows[0].key)]
+    assert ShapeRegression.fit(clean).error < 0.02
+
+
+def test_the_uncertainty_of_an_interpolated_price_includes_its_error(costs: CostModel, make: SimpleNamespace) -> None:
+    fitted = costs.op_price(make.conv("c", "input", (4, 8), 9), W4A8, 8)
+    read = costs.op_price(make.conv("c", "input", (2, 3), 5), W4A8, 8)
+    assert read.uncertainty == 0.1
+    assert fitted.uncertainty > read.uncertainty
+
+
+@pytest.mark.parametrize(("channels", "side"), [((4, 80), 9), ((40, 8), 9), ((4, 8), 64), ((4, 1), 9)])
+def test_a_shape_far_outside_the_measured_ones_is_refused(
+    costs: CostModel, make: SimpleNamespace, channels: tuple[int, int], side: int
+) -> None:
+    with pytest.raises(ProfileError, match=r"a row within a factor 2 of every dimension of conv2d 3x3 .*hwsearch measure grid"):
+        costs.op_price(make.conv("c", "input", channels, side), W8A8, 8)
+
+
+def test_nothing_is_interpolated_across_widths_strides_or_kernels(costs: CostModel, make: SimpleNamespace) -> None:
+    op = make.conv("c", "input", (4, 8), 9)
+    for other in (make.conv("c", "input", (4, 8), 9, 2), replace(op, kernel=(1, 1), padding=(0, 0))):
+        with pytest.raises(ProfileError, match="none of that kernel, stride and precision"):
+            costs.op_price(other, W8A8, 8)
+    with pytest.raises(ProfileError, match="only the widths"):
+        costs.op_price(op, Precision(3, 8), 8)
