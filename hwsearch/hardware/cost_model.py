@@ -174,17 +174,8 @@ class CostModel:
 
         `gate_network` is needed for `gate` alone. Flash and RAM are the whole model's and the same for all paths.
         """
-        if (menu.kind is PolicyKind.GATE) != (gate_network is not None):
-            raise ValueError(f"a gate network must be given for a gate menu and for no other, but the menu is {menu.kind}")
-        stored = menu.stored_bits(self.network)
-        own = [
-            self._prices_of(segment, entry.assignment, stored)
-            for segment, entry in zip(menu.segments(self.network), menu.entries, strict=True)
-        ]
-        gate = self._gate_prices(gate_network)
-        decision = self._decision_prices(menu)
-        inferences = [_inference(menu.kind, own, gate, decision, index) for index in range(len(menu.entries))]
-        flash = self._menu_flash(menu, own, gate, decision, gate_network)
+        inferences = self.inferences(menu, gate_network)
+        flash = self._menu_flash(menu, inferences, gate_network)
         ram = self._menu_ram(menu, gate_network)
         return tuple(
             Cost(
@@ -195,6 +186,25 @@ class CostModel:
             )
             for prices in inferences
         )
+
+    def inferences(self, menu: Menu, gate_network: Network | None = None) -> tuple[tuple[OpPrice, ...], ...]:
+        """Price of everything that runs in an inference ending at each entry, gate and decisions included.
+
+        To stop at an entry is a decision too, unless it is the last. A cascade names an operation once per run of it.
+        """
+        if (menu.kind is PolicyKind.GATE) != (gate_network is not None):
+            raise ValueError(f"a gate network must be given for a gate menu and for no other, but the menu is {menu.kind}")
+        stored = menu.stored_bits(self.network)
+        own = [
+            self._prices_of(segment, entry.assignment, stored)
+            for segment, entry in zip(menu.segments(self.network), menu.entries, strict=True)
+        ]
+        decisions = self._decision_prices(menu)
+        if menu.kind in (PolicyKind.STATIC, PolicyKind.GATE):
+            before = (*self._gate_prices(gate_network), *decisions)
+            return tuple((*before, *prices) for prices in own)
+        ends = range(1, len(own) + 1)
+        return tuple((*(price for prices in own[:end] for price in prices), *decisions[:end]) for end in ends)
 
     def _gate_prices(self, gate: Network | None) -> tuple[OpPrice, ...]:
         return () if gate is None else self._prices_of(gate.ops, gate_assignment(gate), None)
@@ -210,19 +220,13 @@ class CostModel:
     def _classes(self, entry: MenuEntry) -> int:
         return self.network.output_of(entry.exit).out_channels
 
-    def _menu_flash(
-        self,
-        menu: Menu,
-        own: Sequence[Sequence[OpPrice]],
-        gate: Sequence[OpPrice],
-        decision: Sequence[OpPrice],
-        gate_network: Network | None,
-    ) -> int:
-        weights = {price.op: price for prices in own for price in prices}  # nested: once for all entries
+    def _menu_flash(self, menu: Menu, inferences: Iterable[Iterable[OpPrice]], gate: Network | None) -> int:
+        """Nested weights and kernels once, constants and program once per entry that runs them."""
+        prices = [price for inference in inferences for price in inference]
+        weights = {price.op: price for price in prices}
         steps = sum(_step_bytes(segment) for segment in menu.segments(self.network))
-        gate_bytes = _weight_bytes(gate) + (_step_bytes(gate_network.ops) if gate_network else 0)
-        code = _code_bytes([*(price for prices in own for price in prices), *gate, *decision])
-        return _weight_bytes(weights.values()) + steps + gate_bytes + code + self._runtime_bytes
+        steps += _step_bytes(gate.ops) if gate else 0
+        return _weight_bytes(weights.values()) + steps + _code_bytes(prices) + self._runtime_bytes
 
     def _menu_ram(self, menu: Menu, gate: Network | None) -> int:
         runs = menu.runs(self.network)
@@ -280,15 +284,6 @@ class CostModel:
 def gate_assignment(gate: Network) -> BitAssignment:
     """Every operation of a gate at 8 bits."""
     return BitAssignment({op.name: Precision(GATE_BITS if op.has_weights else 0, GATE_BITS) for op in gate.ops})
-
-
-def _inference(
-    kind: PolicyKind, own: Sequence[Sequence[OpPrice]], gate: Sequence[OpPrice], decision: Sequence[OpPrice], index: int
-) -> list[OpPrice]:
-    """Everything that runs in an inference that ends at entry `index`: to stop there is a decision too, unless it is the last."""
-    if kind in (PolicyKind.STATIC, PolicyKind.GATE):
-        return [*gate, *decision, *own[index]]
-    return [price for prices in own[: index + 1] for price in prices] + list(decision[: index + 1])
 
 
 def _weight_bytes(prices: Iterable[OpPrice]) -> int:

@@ -78,6 +78,6 @@ def test_an_unreachable_limit_names_itself_and_the_cheapest_value() -> None:
 
 def test_limits_that_exclude_each_other_are_both_named() -> None:
     costs = {"latency_us": [[1.0, 9.0]], "flash_bytes": [[9.0, 1.0]]}
-    message = "must be reachable together, but flash_bytes is limited to 2 and within latency_us <= 2 the lowest flash_bytes is 9;"
+    message = "reachable together, but flash_bytes is limited to 2 and within latency_us <= 2 the lowest flash_bytes is 9;"
     with pytest.raises(InfeasibleBudget, match=message):
         choose([[0.0, 0.0]], costs, {"latency_us": 2.0, "flash_bytes": 2.0})
