@@ -1,0 +1,142 @@
+"""The gate: a small network on the downsampled input that picks a menu entry before the model runs.
+
+Average pooling to a coarse grid, a linear layer with ReLU, a linear layer with one output per entry; the largest
+output wins, ties to the lower and so cheaper entry. It is a network of priced operations like any other, at w8a8.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from hwsearch.errors import SpaceError
+from hwsearch.graph.aten import OpParameters
+from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
+from hwsearch.graph.network import INPUT, Network
+from hwsearch.graph.op import Activation, Op, OpKind, Shape
+from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.kernels.integer_network import IntegerModel
+from hwsearch.quantizers.calibrate import calibrate_activations
+from hwsearch.quantizers.fold import fold_model
+from hwsearch.quantizers.supernet import Supernet
+from hwsearch.quantizers.uniform import InputQuantizer
+
+_STEPS = 300
+_LEARNING_RATE = 0.02
+_WEIGHT_DECAY = 0.02
+
+
+def gate_graph(shape: PolicyShape, input_shape: Shape, n_entries: int) -> Network:
+    """The gate as priced operations: `gate.pool` (absent where nothing is to pool), `gate.hidden`, `gate.choice`.
+
+    The grid has at most `shape.gate_grid` rows and columns; rows and columns that do not fill a window are left out.
+
+    >>> shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=4, gate_hidden=8)
+    >>> [(op.name, op.in_shape, op.out_shape) for op in gate_graph(shape, (1, 8, 8), 3).ops]
+    [('gate.pool', (1, 8, 8), (1, 4, 4)), ('gate.hidden', (1, 4, 4), (8,)), ('gate.choice', (8,), (3,))]
+    """
+    if shape.gate_grid < 1 or shape.gate_hidden < 1 or n_entries < 2:
+        raise SpaceError(
+            "A gate must have a grid and hidden units of 1 or more and 2 entries or more, "
+            f"but has {shape.gate_grid}, {shape.gate_hidden} and {n_entries}; correct the policy's shape."
+        )
+    channels, height, width = input_shape
+    window = (-(-height // shape.gate_grid), -(-width // shape.gate_grid))
+    pooled = (channels, height // window[0], width // window[1])
+    pool = Op(
+        name="gate.pool", kind=OpKind.AVG_POOL, inputs=(INPUT,), in_shape=input_shape, out_shape=pooled,
+        kernel=window, stride=window,
+    )  # fmt: skip
+    before = () if window == (1, 1) else (pool,)
+    hidden = Op(
+        name="gate.hidden", kind=OpKind.LINEAR, inputs=(before[0].name if before else INPUT,), in_shape=pooled,
+        out_shape=(shape.gate_hidden,), activation=Activation.RELU,
+    )  # fmt: skip
+    choice = Op(
+        name="gate.choice", kind=OpKind.LINEAR, inputs=("gate.hidden",), in_shape=(shape.gate_hidden,), out_shape=(n_entries,)
+    )
+    return Network((*before, hidden, choice), input_shape, "gate")
+
+
+def gate_assignment(network: Network) -> BitAssignment:
+    """A gate's precision: 8 bits throughout, since it is small and decides for everything after it."""
+    return BitAssignment({op.name: Precision(8, 8) if op.has_weights else Precision(0, 8) for op in network.ops})
+
+
+def gate_network(shape: PolicyShape, input_shape: Shape, n_entries: int, *, seed: int) -> nn.Sequential:
+    """The gate in float: images `[N, C, H, W]` to scores `[N, n_entries]`; at the start it has no preference."""
+    graph = gate_graph(shape, input_shape, n_entries)
+    hidden, choice = nn.Linear(graph["gate.hidden"].reduction, shape.gate_hidden), nn.Linear(shape.gate_hidden, n_entries)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        hidden.weight.copy_((2 * torch.rand(hidden.weight.shape, generator=generator) - 1) * (3 / hidden.in_features) ** 0.5)
+        for start_at_zero in (hidden.bias, choice.weight, choice.bias):
+            start_at_zero.zero_()
+    pool = [nn.AvgPool2d(graph["gate.pool"].kernel)] if "gate.pool" in graph else []
+    return nn.Sequential(*pool, nn.Flatten(), hidden, nn.ReLU(), choice)
+
+
+def train_gate(
+    images: Tensor,
+    losses: NDArray[np.float64],
+    relative_latencies: NDArray[np.float64],
+    shape: PolicyShape,
+    *,
+    seed: int,
+) -> nn.Sequential:
+    """A float gate that minimises mean loss + trade_off × relative latency, with the choice softened to probabilities.
+
+    `losses`: `[N, K]`, cached per image and entry; `relative_latencies`: `[K]`, 1 for the most expensive entry.
+    """
+    gate = gate_network(shape, tuple(images.shape[1:]), losses.shape[1], seed=seed)
+    price = torch.from_numpy(losses + shape.trade_off * relative_latencies).float()  # [N, K]
+    price = price - price.mean(dim=1, keepdim=True)  # what all entries share decides nothing
+    scale = price.std().clamp(min=1e-6)
+    optimizer = torch.optim.AdamW(gate.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
+    features = gate[:-3](images)  # [N, grid * grid * C]
+    for _ in range(_STEPS):
+        shares = torch.softmax(gate[-3:](features), dim=1)  # [N, K]
+        loss = (shares * price / scale).sum(dim=1).mean()
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+    return gate.eval()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Gate:
+    """A trained gate, quantized after training; `decide` computes what its integer model computes."""
+
+    quantized: Supernet
+    assignment: BitAssignment
+
+    @torch.no_grad()
+    def decide(self, images: Tensor) -> NDArray[np.int64]:
+        """Index of the chosen entry for each image, `[N]`."""
+        scores: Tensor = self.quantized(images, self.assignment)[""]  # [N, K]
+        chosen: NDArray[np.int64] = scores.numpy().argmax(axis=1)  # the first of equals
+        return chosen
+
+    def integer_model(self) -> IntegerModel:
+        """The gate as an integer model whose classes are the menu's entries."""
+        menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=self.assignment),))
+        return fold_model(self.quantized, menu, [{}])
+
+
+def quantize_gate(gate: nn.Sequential, images: Tensor, shape: PolicyShape, input_quantizer: InputQuantizer) -> Gate:
+    """A float gate at w8a8; `images` calibrate its activations, the input's codes are those of the model it serves."""
+    hidden, choice = gate[-3], gate[-1]
+    assert isinstance(hidden, nn.Linear) and isinstance(choice, nn.Linear)
+    network = gate_graph(shape, tuple(images.shape[1:]), choice.out_features)
+    parameters: Mapping[str, OpParameters] = {
+        name: OpParameters(weight=layer.weight.detach(), bias=layer.bias.detach())
+        for name, layer in (("gate.hidden", hidden), ("gate.choice", choice))
+    }
+    assignment = gate_assignment(network)
+    options = {name: (precision,) for name, precision in assignment.items()}
+    quantized = Supernet(network, options, input_quantizer, parameters)
+    calibrate_activations(quantized, images)
+    return Gate(quantized=quantized.eval(), assignment=assignment)
