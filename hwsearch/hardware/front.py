@@ -95,7 +95,7 @@ class ParetoFront:
         """Write `front.csv` (for people and spreadsheets) and `front.json` (complete), each whole or not at all."""
         record = {
             "schema": SCHEMA, "profile": self.profile, "task": self.task, "space": self.space, "seed": self.seed,
-            "points": [_to_json(point) for point in self.points],
+            "points": [point_to_json(point) for point in self.points],
         }  # fmt: skip
         _replace(Path(folder) / TABLE_FILE, _table(self.points))
         _replace(Path(folder) / RECORD_FILE, json.dumps(record, indent=1) + "\n")
@@ -112,7 +112,7 @@ def load_front(path: str | Path) -> ParetoFront:
         record = json.loads(file.read_text(encoding="utf-8"))
         if record["schema"] != SCHEMA:
             raise JobError(f"{file} must have schema {SCHEMA}, but has {record['schema']}; read it with what wrote it.")
-        points = tuple(_from_json(point) for point in record["points"])
+        points = tuple(point_from_json(point) for point in record["points"])
         return ParetoFront(
             points=points, profile=record["profile"], task=record["task"], space=record["space"], seed=record["seed"]
         )
@@ -148,7 +148,8 @@ def _entry_text(entry: MenuEntry) -> str:
     return entry.assignment.key + (f" to {entry.exit}" if entry.exit else "")
 
 
-def _to_json(point: FrontPoint) -> dict[str, Any]:
+def point_to_json(point: FrontPoint) -> dict[str, Any]:
+    """All of a point, as `front.json` and a search's journal keep it."""
     entries = [{"assignment": entry.assignment.key, "exit": entry.exit} for entry in point.menu.entries]
     return {
         "trial": point.trial, "accuracy": point.accuracy, "shares": list(point.shares),
@@ -157,7 +158,8 @@ def _to_json(point: FrontPoint) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _from_json(record: dict[str, Any]) -> FrontPoint:
+def point_from_json(record: dict[str, Any]) -> FrontPoint:
+    """The inverse of `point_to_json`; raises KeyError, TypeError or ValueError on a damaged record."""
     entries = tuple(
         MenuEntry(assignment=BitAssignment.from_key(entry["assignment"]), exit=entry["exit"])
         for entry in record["menu"]["entries"]
