@@ -6,13 +6,10 @@
 
 void hw_avg_pool(const hw_op *op);
 
-static inline int32_t at_least(int32_t value, int32_t limit) { return value < limit ? limit : value; }
-static inline int32_t at_most(int32_t value, int32_t limit) { return value > limit ? limit : value; }
-
 static void average_pixel(const hw_op *op, int32_t top, int32_t left, uint8_t *output)
 {
-    const int32_t v0 = at_least(top, 0), v1 = at_most(top + op->kernel_h, op->in_h);
-    const int32_t u0 = at_least(left, 0), u1 = at_most(left + op->kernel_w, op->in_w);
+    const int32_t v0 = hw_larger(top, 0), v1 = hw_smaller(top + op->kernel_h, op->in_h);
+    const int32_t u0 = hw_larger(left, 0), u1 = hw_smaller(left + op->kernel_w, op->in_w);
     const int32_t empty = -(v1 - v0) * (u1 - u0) * op->input_zero[0];
     for (uint32_t c = 0; c < op->in_c; c++) {
         int32_t sum = empty;

@@ -1,39 +1,331 @@
-/* hw_conv2d_w?a?: convolution with groups. Plain form. */
+/* hw_conv2d_w?a?: convolution with groups.
+ *
+ * Low bits pay by packed multiplication: one 32 x 32 -> 64 bit multiply-add carries 2 pixels x F filters.
+ *
+ *     A = q0 + q1 * 2^SP          W = u0 + u1 * 2^SF (+ u2 * 2^2SF)
+ *     A * W = q0 u0 + q1 u0 * 2^SP + q0 u1 * 2^SF + q1 u1 * 2^(SP+SF) + ...
+ *
+ * Codes are unsigned, so fields never borrow, and LIMIT products fit a field before it must be emptied. The centre of the
+ * weights is put back once per pixel: sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
+ *
+ * Work goes tile by tile. A quad is 4 output pixels of one column; its input codes are packed to two words A, A' per
+ * position and channel. For each block of 2F filters the weights are expanded to two words W, W' and used by every quad
+ * of the tile: 4 loads and 4 multiply-adds for 8F products. A 1x1 convolution sees the image as a single column.
+ */
 #include "hw_portable.h"
 
-static inline void conv2d(const hw_op *op, uint32_t bits)
+enum { TILE_QUADS = 8, TILE_BYTES = 16384, SHORT_RUN = 16, QUAD = 4 };
+
+/* Fields of the packed words, by widths. */
+#define FILTERS(W, A) ((W) == 2 && (A) == 2 ? 3 : (W) == 2 || (A) == 2 || ((W) == 4 && (A) == 4) ? 2 : 1)
+#define FIELD_BITS(W, A) (FILTERS(W, A) == 3 ? 10 : FILTERS(W, A) == 1 ? 24 : (W) == 4 && (A) == 4 ? 14 : 15)
+#define PIXELS_FIRST(W, A) (FILTERS(W, A) == 1 || (FILTERS(W, A) == 2 && (W) <= (A)))
+#define PIXEL_SHIFT(W, A) (PIXELS_FIRST(W, A) ? FIELD_BITS(W, A) : FILTERS(W, A) * FIELD_BITS(W, A))
+#define FILTER_SHIFT(W, A) (PIXELS_FIRST(W, A) ? 2 * FIELD_BITS(W, A) : FIELD_BITS(W, A))
+#define LIMIT(W, A) (((1u << FIELD_BITS(W, A)) - 1u) / (((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
+
+/* Sizes of a tile and where it lies in the scratch memory; `hwsearch/hardware/layout.py` computes the same. */
+typedef struct tiling {
+    int32_t in_h, in_w, out_h, out_w;
+    int32_t columns, rows;            /* output columns and rows of quads in a tile */
+    uint32_t channels;                /* input channels of a group */
+    uint32_t runs, run;               /* consecutive packed pairs of words: how many stretches, how long each */
+    uint32_t run_words, column_words; /* from one run, and from one output column, to the next */
+    uint32_t row_words, positions;    /* words and input columns of one row of quads */
+    int gathered;                     /* short runs are gathered into one per output column, with copies */
+    uint32_t *pixels, *weights;
+    int32_t *sums; /* of the codes under a window: [rows][columns][QUAD] */
+    uint8_t *padding;
+} tiling;
+
+HW_INLINE void set_columns(tiling *t, const hw_op *op, int32_t columns)
 {
-    const uint32_t group_in = op->in_c / op->groups, group_out = op->out_c / op->groups;
-    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * group_in, op->stored_bits);
-    uint32_t index = 0;
-    for (int32_t y = 0; y < op->out_h; y++)
-        for (int32_t x = 0; x < op->out_w; x++)
-            for (uint32_t o = 0; o < op->out_c; o++, index++) {
-                const uint8_t *row = op->weights + o * row_bytes;
-                const uint32_t first = o / group_out * group_in;
-                int32_t sum = op->bias[o];
-                uint32_t k = 0;
-                for (int32_t i = 0; i < op->kernel_h; i++)
-                    for (int32_t j = 0; j < op->kernel_w; j++) {
-                        const int32_t v = y * op->stride_h + i - op->pad_h, u = x * op->stride_w + j - op->pad_w;
-                        const int inside = v >= 0 && v < op->in_h && u >= 0 && u < op->in_w;
-                        const uint8_t *pixel = inside ? op->input[0] + ((uint32_t)v * op->in_w + (uint32_t)u) * op->in_c + first : 0;
-                        for (uint32_t c = 0; c < group_in; c++, k++) {
-                            const int32_t q = pixel ? pixel[c] : op->input_zero[0];
-                            sum += q * (2 * (int32_t)hw_weight(row, k, op->stored_bits, bits) + 1 - (1 << bits));
-                        }
-                    }
-                hw_finish(op, index, o, sum);
+    t->columns = columns;
+    t->positions = t->gathered ? (uint32_t)columns : (uint32_t)(columns - 1) * op->stride_w + op->kernel_w;
+    t->run_words = t->gathered ? 0 : 2 * t->positions * t->channels;
+    t->row_words = t->gathered ? (uint32_t)columns * t->column_words : t->runs * t->run_words;
+}
+
+HW_INLINE tiling make_tiling(const hw_op *op)
+{
+    tiling t = {.in_h = op->in_h, .in_w = op->in_w, .out_h = op->out_h, .out_w = op->out_w};
+    if (op->kernel_h * op->kernel_w == 1 && op->stride_h * op->stride_w == 1 && op->pad_h + op->pad_w == 0) {
+        t.in_h = t.out_h = t.in_h * t.in_w;
+        t.in_w = t.out_w = 1;
+    }
+    t.channels = op->in_c / op->groups;
+    t.runs = op->kernel_h;
+    t.run = op->kernel_w * t.channels;
+    t.gathered = t.run < SHORT_RUN;
+    t.column_words = 2 * op->stride_w * t.channels;
+    if (t.gathered) {
+        t.run = (t.runs * t.run + 3u) & ~3u;
+        t.runs = 1;
+        t.column_words = 2 * t.run;
+    }
+    set_columns(&t, op, hw_smaller(t.out_w, TILE_QUADS));
+    while (t.columns > 1 && t.row_words * 4 > TILE_BYTES)
+        set_columns(&t, op, (t.columns + 1) / 2);
+    t.rows = hw_smaller((t.out_h + QUAD - 1) / QUAD, TILE_QUADS / t.columns);
+    while (t.rows > 1 && (uint32_t)t.rows * t.row_words * 4 > TILE_BYTES)
+        t.rows = (t.rows + 1) / 2;
+    t.pixels = (uint32_t *)(void *)op->scratch;
+    t.weights = t.pixels + (uint32_t)t.rows * t.row_words;
+    t.sums = (int32_t *)(t.weights + 2 * t.runs * t.run);
+    t.padding = (uint8_t *)(t.sums + (uint32_t)t.rows * t.positions * QUAD);
+    memset(t.padding, op->input_zero[0], t.channels);
+    return t;
+}
+
+/* Pack the channels of one position of a quad, and add its codes to four sums. Returns the words' end. */
+HW_INLINE uint32_t *pack_position(uint32_t *words, const uint8_t *const codes[QUAD], uint32_t channels, int shift, int32_t *sums)
+{
+    const uint8_t *c0 = codes[0], *c1 = codes[1], *c2 = codes[2], *c3 = codes[3];
+    uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (uint32_t c = 0; c < channels; c++, words += 2) {
+        const uint32_t q0 = c0[c], q1 = c1[c], q2 = c2[c], q3 = c3[c];
+        words[0] = q0 | q1 << shift;
+        words[1] = q2 | q3 << shift;
+        s0 += q0, s1 += q1, s2 += q2, s3 += q3;
+    }
+    sums[0] += (int32_t)s0, sums[1] += (int32_t)s1, sums[2] += (int32_t)s2, sums[3] += (int32_t)s3;
+    return words;
+}
+
+/* Where the codes of a quad's four pixels lie for kernel row `dy` and input column `column`; padding if outside. */
+HW_INLINE void find_codes(const hw_op *op, const tiling *t, int32_t top, int32_t column, uint32_t first, const uint8_t *codes[QUAD])
+{
+    for (int32_t r = 0; r < QUAD; r++) {
+        const int32_t row = top + r * op->stride_h;
+        const int inside = row >= 0 && row < t->in_h && column >= 0 && column < t->in_w;
+        codes[r] = inside ? op->input[0] + ((uint32_t)row * (uint32_t)t->in_w + (uint32_t)column) * op->in_c + first : t->padding;
+    }
+}
+
+/* Pack one row of quads: kernel rows one after the other, each with all positions that the tile's columns touch. */
+HW_INLINE void pack_positions(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, int shift, uint32_t *words, int32_t *sums)
+{
+    const uint8_t *codes[QUAD];
+    for (int32_t dy = 0; dy < op->kernel_h; dy++)
+        for (uint32_t p = 0; p < t->positions; p++) {
+            find_codes(op, t, top + dy, left + (int32_t)p, first, codes);
+            words = pack_position(words, codes, t->channels, shift, sums + p * QUAD);
+        }
+    for (int32_t x = 0; x < t->columns; x++) /* in place: window x ends behind every window before it */
+        for (uint32_t r = 0; r < QUAD; r++) {
+            int32_t sum = 0;
+            for (uint32_t dx = 0; dx < op->kernel_w; dx++)
+                sum += sums[((uint32_t)x * op->stride_w + dx) * QUAD + r];
+            sums[(uint32_t)x * QUAD + r] = sum;
+        }
+}
+
+/* Pack one row of quads column by column: the whole window of each output column in one run. */
+HW_INLINE void gather_columns(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, int shift, uint32_t *words, int32_t *sums)
+{
+    const uint8_t *codes[QUAD];
+    for (int32_t x = 0; x < t->columns; x++) {
+        uint32_t *end = words + t->column_words;
+        for (int32_t dy = 0; dy < op->kernel_h; dy++)
+            for (int32_t dx = 0; dx < op->kernel_w; dx++) {
+                find_codes(op, t, top + dy, left + x * op->stride_w + dx, first, codes);
+                words = pack_position(words, codes, t->channels, shift, sums + x * QUAD);
+            }
+        while (words < end)
+            *words++ = 0;
+    }
+}
+
+HW_INLINE void pack_tile(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t first, int shift, int32_t centre)
+{
+    const uint32_t count = t->positions * QUAD;
+    for (int32_t row = 0; row < t->rows; row++) {
+        const int32_t top = (y + row) * QUAD * op->stride_h - op->pad_h, left = x * op->stride_w - op->pad_w;
+        uint32_t *words = t->pixels + (uint32_t)row * t->row_words;
+        int32_t *sums = t->sums + (uint32_t)row * count;
+        memset(sums, 0, count * sizeof *sums);
+        if (t->gathered)
+            gather_columns(op, t, top, left, first, shift, words, sums);
+        else
+            pack_positions(op, t, top, left, first, shift, words, sums);
+        for (int32_t i = 0; i < t->columns * QUAD; i++)
+            sums[i] *= centre;
+    }
+}
+
+/* Expand `filters` rows of dense codes to one packed word per weight, every second word from `words` on. */
+HW_INLINE void expand(const uint8_t *const rows[], uint32_t filters, uint32_t count, uint32_t stored, uint32_t bits, int shift, uint32_t *words)
+{
+    const uint32_t codes_per_word = 32 / stored, mask = (1u << bits) - 1u;
+    for (uint32_t k = 0, offset = 0; k < count; offset += 4) {
+        uint32_t codes[3] = {0, 0, 0};
+        for (uint32_t f = 0; f < filters; f++)
+            codes[f] = hw_load(rows[f] + offset) >> (stored - bits);
+        const uint32_t end = k + codes_per_word < count ? k + codes_per_word : count;
+        for (; k < end; k++, words += 2) {
+            uint32_t word = 0;
+            for (uint32_t f = 0; f < filters; f++) {
+                word |= (codes[f] & mask) << (f * (uint32_t)shift);
+                codes[f] >>= stored;
+            }
+            *words = word;
+        }
+    }
+}
+
+/* Both words of a block of filters; a block beyond the last filter repeats it, and nobody stores the result. */
+HW_INLINE void expand_block(const hw_op *op, const tiling *t, uint32_t o, uint32_t last, uint32_t filters, uint32_t bits, int shift)
+{
+    const uint32_t count = (uint32_t)op->kernel_h * op->kernel_w * t->channels;
+    const uint32_t row_bytes = hw_row_bytes(count, op->stored_bits);
+    for (uint32_t half = 0; half < 2; half++) {
+        const uint8_t *rows[3];
+        for (uint32_t f = 0; f < filters; f++)
+            rows[f] = op->weights + (uint32_t)hw_smaller((int32_t)(o + half * filters + f), (int32_t)last) * row_bytes;
+        if (op->stored_bits == 8)
+            expand(rows, filters, count, 8, bits, shift, t->weights + half);
+        else if (op->stored_bits == 4 && bits <= 4)
+            expand(rows, filters, count, 4, bits, shift, t->weights + half);
+        else if (bits <= 2)
+            expand(rows, filters, count, 2, bits, shift, t->weights + half);
+    }
+    memset(t->weights + 2 * count, 0, 8 * (t->runs * t->run - count));
+}
+
+/* Multiply `count` pairs of pixel words by pairs of weight words into 2 x 2 sums. */
+HW_INLINE void multiply(hw_sum sums[4], const uint32_t *a, const uint32_t *w, uint32_t count)
+{
+    hw_sum s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
+#define STEP(i) \
+    { \
+        const uint32_t a0 = a[2 * (i)], a1 = a[2 * (i) + 1], w0 = w[2 * (i)]; \
+        hw_multiply_add(&s0, a0, w0); \
+        hw_multiply_add(&s1, a1, w0); \
+        const uint32_t w1 = w[2 * (i) + 1]; \
+        hw_multiply_add(&s2, a0, w1); \
+        hw_multiply_add(&s3, a1, w1); \
+    }
+    for (; count >= 4; count -= 4, a += 8, w += 8) {
+        STEP(0) STEP(1) STEP(2) STEP(3)
+    }
+    for (; count; count--, a += 2, w += 2)
+        STEP(0)
+#undef STEP
+    sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
+}
+
+/* Add the fields of 2 x 2 sums to `totals[filter][pixel]` and empty them. */
+HW_INLINE void empty_fields(hw_sum sums[4], uint32_t filters, int bits, int pixel_shift, int filter_shift, int32_t totals[][QUAD])
+{
+    const uint32_t mask = filters == 1 ? UINT32_MAX : (1u << bits) - 1u;
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint64_t sum = hw_total(sums[i]);
+        for (uint32_t f = 0; f < filters; f++)
+            for (uint32_t p = 0; p < 2; p++) {
+                const uint32_t field = (uint32_t)(sum >> (p * (uint32_t)pixel_shift + f * (uint32_t)filter_shift));
+                const uint32_t low = filters == 1 && p == 0 ? field & ((1u << bits) - 1u) : field & mask;
+                totals[i / 2 * filters + f][i % 2 * 2 + p] += (int32_t)low;
+            }
+        sums[i] = (hw_sum){0};
+    }
+}
+
+/* Write the outputs of one quad: `count` channels from `o` on. */
+HW_INLINE void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t o, uint32_t count, int32_t totals[][QUAD], const int32_t *centre)
+{
+    const int32_t rows = hw_smaller(t->out_h - y, QUAD);
+    const uint32_t row_codes = (uint32_t)t->out_w * op->out_c;
+    for (uint32_t f = 0; f < count; f++) {
+        uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o + f;
+        const int32_t bias = op->bias[o + f];
+        for (int32_t r = 0; r < rows; r++, index += row_codes)
+            hw_finish(op, index, o + f, bias + 2 * totals[f][r] - centre[r]);
+    }
+}
+
+/* One quad times one block of filters; `limit` products fit a field. */
+HW_INLINE void multiply_quad(const tiling *t, const uint32_t *pixels, uint32_t filters, int bits, int pixel_shift, int filter_shift, uint32_t limit, int32_t totals[][QUAD])
+{
+    hw_sum sums[4] = {{0}, {0}, {0}, {0}};
+    const uint32_t *weights = t->weights;
+    uint32_t room = limit;
+    for (uint32_t run = 0; run < t->runs; run++, pixels += t->run_words) {
+        const uint32_t *words = pixels;
+        for (uint32_t left = t->run; left;) {
+            const uint32_t count = left < limit ? left : limit;
+            if (count > room) {
+                empty_fields(sums, filters, bits, pixel_shift, filter_shift, totals);
+                room = limit;
+            }
+            multiply(sums, words, weights, count);
+            words += 2 * count, weights += 2 * count;
+            room -= count, left -= count;
+        }
+    }
+    empty_fields(sums, filters, bits, pixel_shift, filter_shift, totals);
+}
+
+/* All filters of a group on one packed tile. */
+HW_INLINE void convolve_tile(const hw_op *op, const tiling *t, int32_t y0, int32_t x0, uint32_t first, uint32_t end, uint32_t bits, uint32_t filters, int field_bits, int pixel_shift, int filter_shift, uint32_t limit)
+{
+    for (uint32_t o = first; o < end; o += 2 * filters) {
+        const uint32_t count = (uint32_t)hw_smaller((int32_t)(end - o), (int32_t)(2 * filters));
+        expand_block(op, t, o, end - 1, filters, bits, filter_shift);
+        for (int32_t row = 0; row < t->rows && (y0 + row) * QUAD < t->out_h; row++)
+            for (int32_t x = 0; x < t->columns && x0 + x < t->out_w; x++) {
+                int32_t totals[6][QUAD] = {{0}};
+                const uint32_t *pixels = t->pixels + (uint32_t)row * t->row_words + (uint32_t)x * t->column_words;
+                multiply_quad(t, pixels, filters, field_bits, pixel_shift, filter_shift, limit, totals);
+                const int32_t *centre = t->sums + ((uint32_t)row * t->positions + (uint32_t)x) * QUAD;
+                finish_quad(op, t, (y0 + row) * QUAD, x0 + x, o, count, totals, centre);
+            }
+    }
+}
+
+HW_INLINE void conv2d(const hw_op *op, uint32_t bits, uint32_t filters, int field_bits, int pixel_shift, int filter_shift, uint32_t limit)
+{
+    const tiling t = make_tiling(op);
+    const uint32_t outputs = op->out_c / op->groups;
+    const int32_t centre = (1 << bits) - 1;
+    for (uint32_t group = 0; group < op->groups; group++)
+        for (int32_t y = 0; y * QUAD < t.out_h; y += t.rows)
+            for (int32_t x = 0; x < t.out_w; x += t.columns) {
+                pack_tile(op, &t, y, x, group * t.channels, pixel_shift, centre);
+                convolve_tile(op, &t, y, x, group * outputs, (group + 1) * outputs, bits, filters, field_bits, pixel_shift, filter_shift, limit);
             }
 }
 
-#define HW_CONV2D(W, A) void hw_conv2d_w##W##a##A(const hw_op *op); void hw_conv2d_w##W##a##A(const hw_op *op) { conv2d(op, W); }
+#define HW_CONV2D(W, A) \
+    void hw_conv2d_w##W##a##A(const hw_op *op); \
+    void hw_conv2d_w##W##a##A(const hw_op *op) \
+    { \
+        conv2d(op, W, FILTERS(W, A), FIELD_BITS(W, A), PIXEL_SHIFT(W, A), FILTER_SHIFT(W, A), LIMIT(W, A)); \
+    }
+
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
 HW_CONV2D(2, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
 HW_CONV2D(2, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
 HW_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
 HW_CONV2D(4, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
 HW_CONV2D(4, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
 HW_CONV2D(4, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a2)
 HW_CONV2D(8, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a4)
 HW_CONV2D(8, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a8)
 HW_CONV2D(8, 8)
+#endif

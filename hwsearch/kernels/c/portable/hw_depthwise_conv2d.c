@@ -1,7 +1,7 @@
 /* hw_depthwise_conv2d_w?a?: one filter per input channel. Plain form. */
 #include "hw_portable.h"
 
-static inline void depthwise_conv2d(const hw_op *op, uint32_t bits)
+HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
 {
     const uint32_t group_in = op->in_c / op->groups, group_out = op->out_c / op->groups;
     const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * group_in, op->stored_bits);
@@ -28,12 +28,30 @@ static inline void depthwise_conv2d(const hw_op *op, uint32_t bits)
 }
 
 #define HW_DEPTHWISE_CONV2D(W, A) void hw_depthwise_conv2d_w##W##a##A(const hw_op *op); void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_conv2d(op, W); }
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a2)
 HW_DEPTHWISE_CONV2D(2, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a4)
 HW_DEPTHWISE_CONV2D(2, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a8)
 HW_DEPTHWISE_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a2)
 HW_DEPTHWISE_CONV2D(4, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a4)
 HW_DEPTHWISE_CONV2D(4, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a8)
 HW_DEPTHWISE_CONV2D(4, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a2)
 HW_DEPTHWISE_CONV2D(8, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a4)
 HW_DEPTHWISE_CONV2D(8, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a8)
 HW_DEPTHWISE_CONV2D(8, 8)
+#endif
