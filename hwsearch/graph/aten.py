@@ -101,6 +101,8 @@ class ExportReader:
         name = target.split(".")[0]
         inplace = name.endswith("_")
         read = self.readers.get(name.removesuffix("_") if inplace else name)
+        if read is None and not any(source in self.values for source in node.all_input_nodes):
+            return  # computed from parameters alone: whoever reads it refuses it, knowing what for
         if read is None:
             raise NetworkError(
                 f"Operations must be among {SUPPORTED}, but {place(node)} calls {name}; replace it{HINTS.get(name, '')}."
@@ -117,7 +119,7 @@ class ExportReader:
         """The tensor that a node reads as argument `index`."""
         source = node.args[index]
         if not isinstance(source, Node) or source not in self.values:
-            found = "a parameter" if isinstance(source, Node) else repr(source)
+            found = "a parameter or constant" if isinstance(source, Node) else repr(source)
             raise NetworkError(
                 f"Operations must read tensors computed from the input, but {place(node)} reads {found}; "
                 "use a convolution or linear layer instead."

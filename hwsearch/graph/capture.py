@@ -9,6 +9,7 @@ import copy
 import io
 import logging
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -64,13 +65,14 @@ def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
 
 @contextlib.contextmanager
 def _quiet_torch() -> Iterator[None]:
-    """Keep torch's own reports of a failed export, dozens of lines, off the terminal; the refusal says it in one."""
+    """Keep torch's reports of an export, dozens of lines when it fails, off the terminal; the refusal says it in one."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.fx.experimental.symbolic_shapes")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -86,20 +88,22 @@ def _export_refusal(model: nn.Module, error: Exception) -> str:
         )
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     found = f"{type(error).__name__}: {reason.rstrip('.')}"
-    return f"A network must be readable by torch.export, but {where} is not ({found}); rewrite that line."
+    return f"A network must be readable by torch.export, but {where} is not ({found}); correct it."
 
 
 def _place_in_model(model: nn.Module, error: Exception) -> str:
-    """The innermost `forward` outside torch that was running when the export failed: module, file and line."""
+    """The innermost module that was running when the export failed, with file and line unless it is one of torch's."""
     names = {id(module): name for name, module in model.named_modules()}
-    place = f"module {type(model).__name__}"
+    place = "the model"
     for frame, line in traceback.walk_tb(error.__traceback__):
         first = frame.f_code.co_varnames[:1]
         owner = frame.f_locals.get(first[0]) if first else None
-        inside_torch = str(frame.f_globals.get("__name__", "")).startswith("torch.")
-        if id(owner) in names and not inside_torch:
-            file = Path(frame.f_code.co_filename).name
-            place = f"module {names[id(owner)]} ({type(owner).__name__}, {file} line {line})".replace("module  (", "the model (")
+        caller = str(frame.f_globals.get("__name__", ""))
+        if id(owner) not in names or caller == __name__:
+            continue
+        where = "" if caller.startswith("torch.") else f", {Path(frame.f_code.co_filename).name} line {line}"
+        name = names[id(owner)]
+        place = f"{f'module {name}' if name else 'the model'} ({type(owner).__name__}{where})"
     return place
 
 
