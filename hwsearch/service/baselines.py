@@ -1,41 +1,30 @@
 """What a dynamic model is compared with: the same network at one width everywhere, in the same integers on the same device."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.cost_model import CostModel
 from hwsearch.kernels.execute import run_model
 from hwsearch.quantizers.calibrate import estimate_statistics
 from hwsearch.quantizers.fold import fold_model
 from hwsearch.quantizers.supernet import Supernet
+from hwsearch.service.report import Reference
 from hwsearch.tasks.task import Task
 
 UNIFORM = (Precision(8, 8), Precision(4, 4), Precision(2, 2))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Baseline:
-    """A uniform static model; `accuracy` is on the test split, by the integer reference."""
-
-    name: str
-    accuracy: float
-    cost: Cost
-
-
-def uniform_baselines(supernet: Supernet, task: Task, space: SearchSpace, costs: CostModel) -> tuple[Baseline, ...]:
-    """Every uniform width of the supernet. What the space restricts (the first and last operations) keeps its own width."""
+def uniform_baselines(supernet: Supernet, task: Task, space: SearchSpace, costs: CostModel) -> tuple[Reference, ...]:
+    """Every uniform width of the supernet, accuracy on the test split by the integer reference. What the space restricts (the first and last operations) keeps its own width."""
     return tuple(_baseline(supernet, task, space, costs, precision) for precision in UNIFORM)
 
 
-def _baseline(supernet: Supernet, task: Task, space: SearchSpace, costs: CostModel, precision: Precision) -> Baseline:
+def _baseline(supernet: Supernet, task: Task, space: SearchSpace, costs: CostModel, precision: Precision) -> Reference:
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=space.uniform(precision)),))
     statistics = estimate_statistics(supernet, menu.entries[0].assignment, task.train.images)
     model = fold_model(supernet, menu, [statistics])
     logits = run_model(model, supernet.encode(task.test.images)).logits  # [N, classes]
     correct = np.argmax(logits, axis=1) == task.test.labels.numpy()
-    return Baseline(name=str(precision), accuracy=float(correct.mean()), cost=costs.paths(menu)[0])
+    return Reference(name=str(precision), accuracy=float(correct.mean()), cost=costs.paths(menu)[0])

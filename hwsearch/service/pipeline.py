@@ -3,17 +3,19 @@
 float model -> supernet -> front -> final model -> bundle -> report
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from collections.abc import Iterator
+from dataclasses import asdict
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import numpy as np
 import torch
 
-from hwsearch.errors import JobError
-from hwsearch.exporters.bundle import Bundle, export
+from hwsearch.exporters.bundle import Bundle, export, load_bundle
+from hwsearch.exporters.verify import Verification, verify
 from hwsearch.finalizer.finetune import finalize
 from hwsearch.graph.capture import capture
 from hwsearch.graph.space import SearchSpace, load_space
@@ -21,19 +23,19 @@ from hwsearch.hardware.cost import Budget
 from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.front import FrontPoint, ParetoFront, load_front
 from hwsearch.hardware.profile import HardwareProfile, load_profile
+from hwsearch.kernels.execute import run_model
 from hwsearch.kernels.final_model import FinalModel, load_final, save_final
 from hwsearch.progress import Progress
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.training import train_supernet
+from hwsearch.service.baselines import uniform_baselines
 from hwsearch.service.job import Job
+from hwsearch.service.report import Inputs, Reference, ReportData, write_report
 from hwsearch.service.run_folder import RunFolder, write_atomically
 from hwsearch.study.search import search
 from hwsearch.tasks.catalogue import load_task
 from hwsearch.tasks.float_training import accuracy, train_float
 from hwsearch.tasks.task import Task
-
-if TYPE_CHECKING:
-    from hwsearch.service.report import ReportData
 
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 
@@ -146,18 +148,77 @@ class Pipeline:
     @cached_property
     def bundle(self) -> Bundle:
         if self.folder.bundle.exists():
-            return Bundle(self.folder.bundle)
+            return load_bundle(self.folder.bundle)
         final = self.final
+        report = self.report()
         with self._stage("export"):
-            report = self.report()
-            return export(final, self.folder.bundle, report=report.read_text(encoding="utf-8"))
+            return export(final, self.folder.bundle, report=report.read_text(encoding="utf-8"), profile=self.profile)
 
     def report(self) -> Path:
         """Write report.html from what the run has; it needs the final model."""
-        from hwsearch.service.report import write_report
-
-        write_report(self.folder.report_file, self._report_data())
+        final = self.final
+        with self._stage("report"):
+            write_report(self.folder.report_file, self._report_data(final))
         return self.folder.report_file
 
-    def _report_data(self) -> "ReportData":
-        raise JobError("report data")
+    @cached_property
+    def baselines(self) -> tuple[Reference, ...]:
+        return uniform_baselines(self.supernet, self.task, self.space, self.costs)
+
+    def _report_data(self, final: FinalModel) -> ReportData:
+        model = final.model
+        gate = model.gate.network if model.gate else None
+        return ReportData(
+            final=final,
+            front=self.front,
+            chosen_trial=self.chosen.trial,
+            header=self.profile.header,
+            inferences=self.costs.inferences(model.menu, gate),
+            references=self.baselines,
+            inputs=_shown_inputs(final),
+            split="test",
+            seconds=self.folder.seconds(),
+            versions={name: version(name) for name in ("torch", "optuna", "ray", "numpy", "onnx", "onnxruntime")},
+        )
+
+    def run(self) -> dict[str, Any]:
+        """Every stage, the bundle verified at the end; returns the record that `run --json` prints."""
+        bundle = self.bundle
+        with self._stage("verify"):
+            checked = verify(bundle.path)
+        return self._summary(bundle, checked)
+
+    def _summary(self, bundle: Bundle, checked: Verification) -> dict[str, Any]:
+        final = self.final
+        return {
+            "run_folder": str(self.folder.path),
+            "bundle": str(bundle.path),
+            "report": str(self.folder.report_file),
+            "policy": str(final.model.menu.kind),
+            "accuracy": final.accuracy["test"],
+            "float_accuracy": final.float_accuracy["test"],
+            "mean": asdict(final.cost.mean),
+            "worst": asdict(final.cost.worst),
+            "budget": final.budget.limits(),
+            "certificate": asdict(final.certificate),
+            "uniform": {r.name: {"accuracy": r.accuracy, **asdict(r.cost)} for r in self.baselines},
+            "verified": checked.ok,
+            "failed_checks": [check.name for check in checked.checks if not check.ok],
+            "seconds": self.folder.seconds(),
+        }
+
+
+def _shown_inputs(final: FinalModel) -> Inputs:
+    """What the integer model did with the bundle's sample inputs, which are the test split's first."""
+    execution = run_model(final.model, final.sample_codes)
+    ordered = np.sort(execution.logits.astype(np.int64), axis=1)  # [N, classes]
+    steps = np.array([entry.logit_step for entry in final.model.entries])
+    codes = final.sample_codes.astype(np.float64)
+    images = (255 * (codes - codes.min()) / max(np.ptp(codes), 1)).astype(np.uint8)  # [N, height, width, channels]
+    return Inputs(
+        images=images,
+        labels=final.sample_labels.astype(np.int64),
+        predicted=np.argmax(execution.logits, axis=1),
+        entries=execution.entries,
+        margins=(ordered[:, -1] - ordered[:, -2]) * steps[execution.entries],
+    )

@@ -44,9 +44,9 @@ def _check_folder(path: Path) -> str:
     if (path / "profile.toml").exists():
         return _check_profile(path)
     if (path / "manifest.json").exists():
-        from hwsearch.exporters.bundle import Bundle
+        from hwsearch.exporters.bundle import load_bundle
 
-        Bundle(path).check_files()
+        load_bundle(path)
         return "bundle, every file as its manifest says (hwsearch verify recomputes it)"
     if (path / "job.toml").exists():
         check_job(read_job(path / "job.toml"))
