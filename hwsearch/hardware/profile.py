@@ -8,7 +8,7 @@ import csv
 import functools
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from importlib import resources
@@ -329,14 +329,16 @@ def _check_runs(folder: Path, rows: Iterable[Measurement], runs: Iterable[RunRec
             )
 
 
-def write_measurements(folder: Path, rows: Iterable[Measurement], run: RunRecord) -> None:
+def write_measurements(folder: Path, rows: Iterable[Measurement], run: RunRecord, stale: Collection[str] = ()) -> None:
     """Merge rows into `ops.csv` (new ones replace those of the same key), sorted, and append the run to `runs.jsonl`.
 
+    Rows of the runs in `stale` are dropped, as when the kernels have changed since.
     Both files are replaced atomically, the run first, so that no row ever names an unrecorded run.
     """
     merged: dict[RowKey, Measurement] = {}
     if (folder / TABLE_FILE).exists():
-        merged = {row.key: row for row in read_measurements(folder, read_header(folder))}
+        known = read_measurements(folder, read_header(folder))
+        merged = {row.key: row for row in known if row.run_id not in stale}
     merged |= {row.key: row for row in rows}
     earlier = [record.model_dump_json() for record in read_runs(folder) if record.run_id != run.run_id]
     _replace(folder / RUNS_FILE, "".join(line + "\n" for line in [*earlier, run.model_dump_json()]))

@@ -1,6 +1,7 @@
 """Linked Cortex-M images: what an ELF file holds, by name and by size."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,27 @@ def _read(elf: Any, text: Any, table: Any) -> Image:
     )
 
 
+def code_bytes(content: bytes, without: str) -> int:
+    """Bytes of all functions in a library of this computer but one, from the content of its file.
+
+    Raises:
+        ToolchainError: pyelftools is not installed, or the file is no ELF file (other systems than Linux).
+    """
+    try:
+        from elftools.common.exceptions import ELFError
+        from elftools.elf.elffile import ELFFile
+    except ImportError as missing:
+        raise missing_library("pyelftools") from missing
+    try:
+        symbols = list(ELFFile(BytesIO(content)).get_section_by_name(".symtab").iter_symbols())
+    except ELFError as other:
+        raise ToolchainError("Libraries must be in ELF format, as on Linux, but are not; measure on such a system.") from other
+    functions = {symbol["st_value"]: symbol for symbol in symbols if symbol["st_info"]["type"] == "STT_FUNC"}
+    return sum(int(symbol["st_size"]) for symbol in functions.values() if symbol.name != without)
+
+
 def missing_library(name: str) -> ToolchainError:
     """What to say when a library of the extra `mcu` is not there."""
     return ToolchainError(
-        f"Emulating a Cortex-M needs the library {name}, but it is not installed; install it with: pip install 'hwsearch[mcu]'."
+        f"Measuring kernels needs the library {name}, but it is not installed; install it with: pip install 'hwsearch[mcu]'."
     )

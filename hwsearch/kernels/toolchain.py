@@ -145,7 +145,7 @@ def build_elf(
     Raises:
         ToolchainError: the compiler refuses the sources.
     """
-    script = _in_cache("link", _LINKER_SCRIPT.encode(), "cortex_m4.ld")
+    script = in_cache("link", _LINKER_SCRIPT.encode(), "cortex_m4.ld")
     roots = [f"-Wl,-u,{symbol}" for symbol in keep]
     # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
     linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
@@ -210,9 +210,9 @@ def _run(command: Sequence[str], purpose: str) -> str:
     return done.stdout
 
 
-def _in_cache(folder: str, content: bytes, name: str) -> Path:
-    """A file with this content in the cache, written once."""
-    path = cache_folder() / folder / f"{hashlib.sha256(content).hexdigest()[:16]}_{name}"
+def in_cache(folder: str, content: bytes, name: str) -> Path:
+    """A file of this name and content in the cache, written once, alone in its folder."""
+    path = cache_folder() / folder / hashlib.sha256(content).hexdigest()[:16] / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

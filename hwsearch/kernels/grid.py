@@ -1,0 +1,218 @@
+"""Which shapes are measured: every operation of the reference networks, their exit heads and gates, and shapes between.
+
+Reference networks get exact rows at every precision; the other shapes exist so that a regression along shape, within one
+operation, kernel and stride, has enough to hold on to. `shapes.csv` lists the networks' operations, since this room knows no
+torch; `benchmarks/reference_shapes.py` writes it.
+"""
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from hwsearch.graph.network import Network
+from hwsearch.graph.op import Op, OpKind, Shape, parse_shape
+from hwsearch.graph.precision import Precision
+from hwsearch.hardware.profile import RowKey
+from hwsearch.kernels.catalogue import ALL_PRECISIONS, WIDTHS, supported
+
+SHAPES_FILE = Path(__file__).parent / "shapes.csv"
+W8A8 = Precision(8, 8)
+GATE_GRIDS = (2, 4, 8)
+GATE_HIDDEN = (4, 8, 16, 32)
+MENU_SIZES = tuple(range(2, 17))
+
+# (in channels, height, width, out channels) of convolutions; dimensions vary independently of each other.
+_CONV_SHAPES = (
+    (1, 8, 8, 16), (3, 32, 32, 8), (3, 16, 16, 32), (8, 16, 16, 16), (16, 16, 16, 16), (16, 8, 8, 64), (24, 12, 12, 48),
+    (32, 16, 16, 32), (32, 8, 8, 16), (32, 4, 4, 64), (64, 8, 8, 32), (64, 4, 4, 64), (64, 2, 2, 128), (128, 4, 4, 32),
+    (10, 10, 10, 20), (20, 5, 5, 50),
+)  # fmt: skip
+_WIDE_CONV_SHAPES = ((1, 28, 28, 8), (1, 16, 16, 32), (3, 32, 32, 16), (8, 12, 12, 8), (16, 12, 12, 32), (32, 8, 8, 16),
+                     (32, 12, 12, 64), (10, 9, 9, 20), (64, 4, 4, 32), (20, 6, 6, 50))  # fmt: skip
+_CONVS = (
+    *((3, stride, _CONV_SHAPES) for stride in (1, 2)),
+    *((1, stride, (*_CONV_SHAPES, (256, 2, 2, 256), (8, 48, 48, 16))) for stride in (1, 2)),
+    *((5, stride, _WIDE_CONV_SHAPES) for stride in (1, 2)),
+)
+_DEPTHWISE_SHAPES = (
+    (8, 48, 48), (16, 24, 24), (16, 8, 8), (32, 16, 16), (32, 4, 4), (64, 12, 12), (64, 6, 6), (128, 6, 6), (128, 3, 3),
+    (256, 3, 3), (24, 10, 10), (50, 5, 7), (3, 32, 32),
+)  # fmt: skip
+_DEPTHWISE = tuple(product((3, 5), (1, 2)))
+_LINEAR_SHAPES = (
+    (16, 8), (16, 64), (64, 10), (64, 64), (100, 30), (128, 2), (128, 128), (256, 16), (256, 100), (400, 120), (512, 32),
+    (640, 128), (1024, 10), (1152, 64), (2048, 16),
+)  # fmt: skip
+_MAPS = ((1, 8, 8), (3, 32, 32), (8, 24, 24), (16, 16, 16), (16, 32, 32), (32, 4, 4), (32, 16, 16), (64, 8, 8), (128, 2, 2),
+         (128, 6, 6), (256, 4, 4), (20, 7, 7))  # fmt: skip
+_MAX_POOLS = (((2, 2), (2, 2)), ((3, 3), (2, 2)), ((3, 3), (1, 1)))
+_AVG_POOL_WINDOWS = (2, 3, 4, 5, 6, 7, 8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One row to be measured. `stored_bits` is 0 without weights."""
+
+    op: Op
+    precision: Precision
+    stored_bits: int
+
+    @property
+    def key(self) -> RowKey:
+        return RowKey.of(self.op, self.precision, self.stored_bits)
+
+
+def reference_ops() -> dict[str, tuple[Op, ...]]:
+    """Operations of the reference networks without exits, by network, from `shapes.csv`."""
+    found: dict[str, list[Op]] = {}
+    with SHAPES_FILE.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["network"], []).append(_parse_op(row))
+    return {network: tuple(ops) for network, ops in found.items()}
+
+
+COLUMNS = ("network", "name", "op", "in_shape", "out_shape", "kernel", "stride", "padding", "groups")
+
+
+def _parse_op(row: dict[str, str]) -> Op:
+    return Op(
+        name=row["name"],
+        kind=OpKind(row["op"]),
+        inputs=("input",),
+        in_shape=parse_shape(row["in_shape"]),
+        out_shape=parse_shape(row["out_shape"]),
+        kernel=_pair(row["kernel"]),
+        stride=_pair(row["stride"]),
+        padding=_pair(row["padding"]),
+        groups=int(row["groups"]),
+    )
+
+
+def _pair(text: str) -> tuple[int, int]:
+    rows, columns = text.split("x")
+    return int(rows), int(columns)
+
+
+def default_grid() -> tuple[Work, ...]:
+    """Every row of a complete table, each key once, in a fixed order."""
+    networks = reference_ops()
+    ops = [op for network in networks.values() for op in network]
+    fixed = [op for network in networks.values() for op in (*_exit_heads(network), *_gates(network))]
+    return _unique([*_works(ops), *_works(_between()), *_works_at(fixed, W8A8)])
+
+
+def network_grid(networks: Sequence[Network]) -> tuple[Work, ...]:
+    """Every row that pricing these networks at any precision needs, exits included if they are attached."""
+    return _unique(_works(op for network in networks for op in network.ops))
+
+
+def _unique(works: Iterable[Work]) -> tuple[Work, ...]:
+    return tuple({work.key: work for work in reversed(list(works))}.values())[::-1]
+
+
+def _works(ops: Iterable[Op]) -> Iterator[Work]:
+    """All precisions of each operation, weights stored at their own and every wider width."""
+    for op in ops:
+        if op.has_weights:
+            for precision in ALL_PRECISIONS:
+                if supported(op, precision):
+                    yield from (Work(op=op, precision=precision, stored_bits=b) for b in WIDTHS if b >= precision.weight_bits)
+        else:
+            widths = (8,) if op.kind is OpKind.ARGMAX else WIDTHS
+            yield from (Work(op=op, precision=Precision(0, bits), stored_bits=0) for bits in widths)
+
+
+def _works_at(ops: Iterable[Op], precision: Precision) -> Iterator[Work]:
+    """One precision of operations that never take another; pools still read whatever their producer stores."""
+    for op in ops:
+        if op.has_weights:
+            yield Work(op=op, precision=precision, stored_bits=precision.weight_bits)
+        else:
+            yield from _works([op])
+
+
+_ONE = (1, 1)
+
+
+def _op(
+    kind: OpKind,
+    in_shape: Shape,
+    out_shape: Shape,
+    *,
+    kernel: tuple[int, int] = _ONE,
+    stride: tuple[int, int] = _ONE,
+    padding: tuple[int, int] = (0, 0),
+) -> Op:
+    return Op(
+        name=str(kind),
+        kind=kind,
+        inputs=("a", "b") if kind is OpKind.ADD else ("input",),
+        in_shape=in_shape,
+        out_shape=out_shape,
+        kernel=kernel,
+        stride=stride,
+        padding=padding,
+        groups=in_shape[0] if kind is OpKind.DEPTHWISE_CONV2D else 1,
+    )
+
+
+def _convolution(kind: OpKind, in_shape: Shape, channels: int, side: int, stride: int) -> Op:
+    """A square kernel with half of it as padding."""
+    padding = side // 2
+    height, width = ((size + 2 * padding - side) // stride + 1 for size in in_shape[1:])
+    return _op(
+        kind, in_shape, (channels, height, width), kernel=(side, side), stride=(stride, stride), padding=(padding, padding)
+    )
+
+
+def _pool(kind: OpKind, in_shape: Shape, kernel: tuple[int, int], stride: tuple[int, int]) -> Op:
+    """Pooling without padding."""
+    height, width = ((size - kernel[i]) // stride[i] + 1 for i, size in enumerate(in_shape[1:]))
+    return _op(kind, in_shape, (in_shape[0], height, width), kernel=kernel, stride=stride)
+
+
+def _exit_heads(ops: Sequence[Op]) -> Iterator[Op]:
+    """The head of an exit after any operation with a feature map (`graph.space.attach_exits`)."""
+    classes = ops[-1].out_shape[0]
+    for shape in sorted({op.out_shape for op in ops if len(op.out_shape) == 3}):
+        side = 2 if min(shape[1:]) >= 2 else 1
+        window = (shape[1] // side, shape[2] // side)
+        pooled = (shape[0], side, side)
+        yield _op(OpKind.AVG_POOL, shape, pooled, kernel=window, stride=window)
+        yield _op(OpKind.LINEAR, pooled, (classes,))
+    yield _op(OpKind.ARGMAX, (classes,), (1,))
+
+
+def _gates(ops: Sequence[Op]) -> Iterator[Op]:
+    """Gates on a network's input: pooling to a grid, one hidden layer, one output per menu entry."""
+    for grid in GATE_GRIDS:
+        shape = ops[0].in_shape
+        window = (-(-shape[1] // grid), -(-shape[2] // grid))
+        pooled = (shape[0], shape[1] // window[0], shape[2] // window[1])
+        if window != (1, 1):
+            yield _op(OpKind.AVG_POOL, shape, pooled, kernel=window, stride=window)
+        yield from (_op(OpKind.LINEAR, pooled, (hidden,)) for hidden in GATE_HIDDEN)
+    yield from (_op(OpKind.LINEAR, (hidden,), (entries,)) for hidden in GATE_HIDDEN for entries in MENU_SIZES)
+    yield from (_op(OpKind.ARGMAX, (entries,), (1,)) for entries in MENU_SIZES)
+
+
+def _between() -> Iterator[Op]:
+    """Shapes of no particular network, for regressions along shape."""
+    for side, stride, shapes in _CONVS:
+        for *in_shape, outputs in shapes:
+            yield _convolution(OpKind.CONV2D, tuple(in_shape), outputs, side, stride)
+    for (side, stride), shape in product(_DEPTHWISE, _DEPTHWISE_SHAPES):
+        yield _convolution(OpKind.DEPTHWISE_CONV2D, shape, shape[0], side, stride)
+    yield from (_op(OpKind.LINEAR, (inputs,), (outputs,)) for inputs, outputs in _LINEAR_SHAPES)
+    for shape in _MAPS:
+        yield from (_op(kind, shape, shape) for kind in (OpKind.ADD, OpKind.REQUANTIZE))
+        yield from _pools(shape)
+
+
+def _pools(shape: Shape) -> Iterator[Op]:
+    smallest = min(shape[1:])
+    yield from (_pool(OpKind.MAX_POOL, shape, kernel, stride) for kernel, stride in _MAX_POOLS if smallest >= kernel[0])
+    windows = ((side, side) for side in _AVG_POOL_WINDOWS if smallest >= side)
+    yield from (_pool(OpKind.AVG_POOL, shape, window, window) for window in windows)

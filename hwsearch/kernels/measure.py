@@ -1,0 +1,211 @@
+"""Fill a device's table: time every kernel at every shape of the grid on a target, and record how it was done."""
+
+import hashlib
+import multiprocessing
+import os
+import platform
+import shutil
+import subprocess
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hwsearch.errors import ProfileError
+from hwsearch.graph.network import Network
+from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
+from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.profile import Measurement, find_profile, write_measurements
+from hwsearch.kernels.cases import random_case
+from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, all_sources, kernel, scratch_bytes
+from hwsearch.kernels.grid import Work, default_grid, network_grid
+from hwsearch.kernels.targets import EMULATOR, Target, Timing, find_target
+from hwsearch.kernels.toolchain import HOST
+from hwsearch.progress import Progress, silent
+
+_CHUNK_MACS = 2_000_000
+"""Work that a process takes at a time; small enough that progress and balance are fine, large enough to reuse what it built."""
+
+
+def source_sha256() -> str:
+    """One hash over every kernel source and header, in hexadecimal; a table belongs to exactly one.
+
+    >>> len(source_sha256())
+    64
+    """
+    digest = hashlib.sha256()
+    for name in sorted((*HEADERS, *all_sources())):
+        digest.update(f"{name}\0".encode() + (C_FOLDER / name).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def measure(
+    device: str,
+    *,
+    target: str | None = None,
+    networks: Sequence[Network] = (),
+    grid: Sequence[Work] | None = None,
+    folder: Path | None = None,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> RunRecord:
+    """Measure a device's table and write `ops.csv` and `runs.jsonl` into `folder/<profile>`.
+
+    `device` is a profile's name or path; `host` is this computer's own (`host_x86_64`, say). `target` is `emulator` or
+    `host`, by default what the profile counts: cycles are emulated, nanoseconds taken here. The grid is the default one and
+    all of `networks`, unless given. A profile found elsewhere has its header copied, so that a shipped table is never changed.
+    Rows of other kernel sources, compilers or flags are dropped.
+
+    Raises:
+        ProfileError: no such profile, or its counter does not fit the target.
+        ToolchainError: a compiler or the emulator is missing.
+    """
+    started = time.monotonic()
+    destination = _destination(device, folder)
+    header = read_header(destination)
+    chosen = find_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header.memory, _compiler(header))
+    if chosen.unit != header.counter.unit:
+        raise ProfileError(
+            f"The table of {destination.name} must count {header.counter.unit}, but the target {chosen.name} counts {chosen.unit}"
+            "; choose the other target or correct [counter] in its profile.toml."
+        )
+    works = tuple(grid) if grid is not None else (*default_grid(), *network_grid(networks))
+    works = tuple({work.key: work for work in works}.values())
+    sources = source_sha256()
+    timed = _time_all(chosen, works, workers, progress)
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{sources[:8]}"
+    rows = [_row(header, work, result, chosen, run_id) for work, result in zip(works, timed, strict=True)]
+    run = RunRecord(
+        run_id=run_id,
+        utc_date=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        command=f"hwsearch measure {device}",
+        git_commit=_git_commit(),
+        source_sha256=sources,
+        binary_sha256=_binary_sha256(timed),
+        compiler=chosen.compiler.description,
+        flags=chosen.compiler.recorded_flags,
+        machine=chosen.describe(),
+        rows=len(rows),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    same = (run.source_sha256, run.compiler, run.flags)
+    earlier = read_runs(destination)
+    stale = {other.run_id for other in earlier if (other.source_sha256, other.compiler, other.flags) != same}
+    write_measurements(destination, rows, run, stale)
+    return run
+
+
+def _destination(device: str, folder: Path | None) -> Path:
+    """The profile's folder to write to, with its header in it."""
+    name = f"host_{platform.machine()}" if device == HOST else device
+    found = find_profile(name, [folder] if folder else [])
+    given_as_path = folder is None and Path(device).exists()
+    into = found if given_as_path else (folder or Path("hardware_profiles")) / found.resolve().name
+    if not (into / HEADER_FILE).exists():
+        into.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(found / HEADER_FILE, into / HEADER_FILE)
+    return into
+
+
+def _compiler(header: ProfileHeader) -> str:
+    """The compiler that the header names first, since a table is only valid for one."""
+    return header.library.compiler.split()[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """What timing one row gave, and what was built for it."""
+
+    timing: Timing
+    code_bytes: int
+    digest: bytes
+
+
+def _time_all(target: Target, works: Sequence[Work], workers: int | None, progress: Progress) -> list[Timed]:
+    """Time all rows, in as many processes as the target allows; the result is in the order of `works`."""
+    chunks = _chunks(works)
+    allowed = target.workers or os.cpu_count() or 1
+    count = min(workers or allowed, allowed)
+    results: dict[int, Timed] = {}
+    started = time.monotonic()
+    for indices, timed in _run_chunks(target, works, chunks, count):
+        results.update(zip(indices, timed, strict=True))
+        left = (time.monotonic() - started) / len(results) * (len(works) - len(results))
+        progress(len(results), len(works), f"{left:.0f} s left")
+    return [results[index] for index in range(len(works))]
+
+
+def _run_chunks(
+    target: Target, works: Sequence[Work], chunks: Sequence[list[int]], workers: int
+) -> Iterator[tuple[list[int], list[Timed]]]:
+    listed = [[works[index] for index in chunk] for chunk in chunks]
+    if workers == 1:
+        yield from zip(chunks, (_time_chunk(target, chunk) for chunk in listed), strict=True)
+        return
+    # Started afresh, since a fork would inherit this process's threads in an unknown state.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pending = [pool.submit(_time_chunk, target, chunk) for chunk in listed]
+        for chunk, future in zip(chunks, pending, strict=True):
+            yield chunk, future.result()
+
+
+def _chunks(works: Sequence[Work]) -> list[list[int]]:
+    """Positions of rows that one process does in a row: they call one function, and together are a few million products."""
+    order = sorted(range(len(works)), key=lambda i: (kernel(works[i].op, works[i].precision).symbol, i))
+    chunks: list[list[int]] = []
+    load, symbol = 0, ""
+    for index in order:
+        work = works[index]
+        function = kernel(work.op, work.precision).symbol
+        if function != symbol or load > _CHUNK_MACS:
+            chunks.append([])
+            load, symbol = 0, function
+        chunks[-1].append(index)
+        load += work.op.macs
+    return chunks
+
+
+def _time_chunk(target: Target, works: Sequence[Work]) -> list[Timed]:
+    timed = []
+    for work in works:
+        function = kernel(work.op, work.precision)
+        seed = zlib.crc32(str(work.key).encode())  # the same inputs for a row in whatever order and process
+        case = random_case(work.op, work.precision, work.stored_bits, seed)
+        timed.append(Timed(timing=target.time(case), code_bytes=target.code_bytes(function), digest=target.digest(function)))
+    return timed
+
+
+def _row(header: ProfileHeader, work: Work, timed: Timed, target: Target, run_id: str) -> Measurement:
+    timing = timed.timing
+    return Measurement.of_counts(
+        header,
+        work.op,
+        work.precision,
+        stored_bits=work.stored_bits,
+        count_median=timing.median,
+        count_p05=timing.p05,
+        count_p95=timing.p95,
+        repeats=timing.repeats,
+        provenance=target.provenance,
+        code_bytes=timed.code_bytes,
+        weight_bytes=packed_weight_bytes(work.op, work.stored_bits) if work.op.has_weights else 0,
+        scratch_bytes=scratch_bytes(work.op, work.precision),
+        symbol=kernel(work.op, work.precision).symbol,
+        run_id=run_id,
+    )
+
+
+def _binary_sha256(timed: Sequence[Timed]) -> str:
+    """One hash over all built kernels."""
+    return hashlib.sha256(b"".join(sorted({one.digest for one in timed}))).hexdigest()
+
+
+def _git_commit() -> str:
+    """The commit of the sources; `none` where they are installed and not in a checkout."""
+    if not shutil.which("git"):
+        return "none"
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=C_FOLDER, capture_output=True, text=True, check=False)
+    return found.stdout.strip() if found.returncode == 0 else "none"

@@ -1,0 +1,257 @@
+"""Where kernels are timed: an emulated Cortex-M4 under a cycle model, or this computer under its own clock.
+
+Every kernel is built alone, as a package that uses nothing else would build it; the code measured is the code that ships.
+"""
+
+import ctypes
+import hashlib
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.errors import ProfileError
+from hwsearch.hardware.header import Memory
+from hwsearch.hardware.profile import Provenance
+from hwsearch.kernels.cases import Case
+from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.emulator import CortexM4
+from hwsearch.kernels.image import code_bytes
+from hwsearch.kernels.timing import CORTEX_M4 as CORTEX_M4_TIMING
+from hwsearch.kernels.timing import FlashTiming
+from hwsearch.kernels.toolchain import CORTEX_M4, HOST, Compiler, build_elf, build_shared, find_compiler, in_cache
+
+EMULATOR = "emulator"
+INCLUDES = tuple(sorted({(C_FOLDER / header).parent for header in HEADERS}))
+"""Folders that every kernel source needs on its include path."""
+HOST_REPEATS = 15
+HOST_REPEAT_NS = 150e3
+"""How long one repeat on the host lasts at least, so that the clock's resolution does not matter."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Counts of one call in the target's unit: median and 5th and 95th percentile over repeats; and what the call wrote."""
+
+    median: float
+    p05: float
+    p95: float
+    repeats: int
+    output: bytes
+
+
+class Target(Protocol):
+    """Something that runs kernels and counts."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    provenance: ClassVar[Provenance]
+    workers: ClassVar[int]
+    """How many processes may time at once without disturbing each other; 0 is as many as there are cores."""
+
+    @property
+    def compiler(self) -> Compiler:
+        """What builds the kernels."""
+
+    def code_bytes(self, function: Kernel) -> int:
+        """Bytes of machine code and constants of one kernel."""
+
+    def digest(self, function: Kernel) -> bytes:
+        """A hash of the built kernel."""
+
+    def time(self, case: Case) -> Timing:
+        """Run one call."""
+
+    def describe(self) -> str:
+        """The machine, in words, for the record of a run."""
+
+
+def flash_timing(memory: Memory) -> FlashTiming:
+    """The flash of a profile's `[memory]`."""
+    return FlashTiming(
+        wait_states=memory.flash_wait_states,
+        code_lines=memory.instruction_cache_bytes // memory.instruction_line_bytes,
+        code_line_bytes=memory.instruction_line_bytes,
+        data_lines=memory.data_cache_bytes // memory.data_line_bytes,
+        data_line_bytes=memory.data_line_bytes,
+    )
+
+
+def selection(symbols: Sequence[str]) -> Path:
+    """Folder of a header that makes the kernel sources compile these functions alone."""
+    text = "".join(f"#define HW_USE_{symbol}\n" for symbol in sorted(symbols))
+    return in_cache("selected", text.encode(), "hw_selected.h").parent
+
+Place = Callable[[bytes], int]
+
+
+def _record(case: Case, pointer_bits: int, constant: Place, variable: Place, output: int) -> bytes:
+    """A filled `hw_op` whose data were placed by the given functions, each of which returns an address."""
+    constants, op = case.constants, case.op
+    inputs = [variable(codes.tobytes()) for codes in case.inputs]
+
+    def table(values: NDArray[np.int32]) -> int:
+        return constant(values.astype("<i4").tobytes()) if values.size else 0
+
+    scratch = scratch_bytes(op, case.precision)
+    pointers: dict[str, int | tuple[int, int]] = {
+        "input": (inputs[0], inputs[-1] if len(inputs) > 1 else 0),
+        "output": output,
+        "weights": constant(pack_weights(op, case.stored)) if case.stored else 0,
+        "bias": table(constants.bias),
+        "multiplier": table(constants.multiplier),
+        "shift": table(constants.shift),
+        "scratch": variable(bytes(scratch)) if scratch else 0,
+    }
+    return op_bytes(pointer_bits, arguments(op, case.precision, case.stored_bits, constants), pointers)
+
+
+@cache
+def _build_core(compiler: Compiler, flash: FlashTiming, watch_alignment: bool, function: Kernel) -> CortexM4:
+    with tempfile.TemporaryDirectory() as folder:
+        elf = build_elf(
+            [C_FOLDER / source for source in function.sources],
+            out=Path(folder) / f"{function.symbol}.elf",
+            compiler=compiler,
+            includes=[*INCLUDES, selection([function.symbol])],
+            macros=["HW_SELECTED"],
+            keep=[function.symbol],
+        )
+        return CortexM4(elf, flash=flash, watch_alignment=watch_alignment)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatorTarget:
+    """A Cortex-M4 in unicorn. Weights, constants and the call's record lie in flash, activations and scratch in RAM."""
+
+    name: ClassVar[str] = EMULATOR
+    unit: ClassVar[str] = "cycles"
+    provenance: ClassVar[Provenance] = Provenance.EMULATED
+    workers: ClassVar[int] = 0
+
+    compiler: Compiler
+    flash: FlashTiming
+    watch_alignment: bool = False
+
+    def core(self, function: Kernel) -> CortexM4:
+        """The emulated core that holds one kernel and nothing else."""
+        return _build_core(self.compiler, self.flash, self.watch_alignment, function)
+
+    def code_bytes(self, function: Kernel) -> int:
+        return self.core(function).image.flash_bytes
+
+    def digest(self, function: Kernel) -> bytes:
+        return hashlib.sha256(repr(self.core(function).image.segments).encode()).digest()
+
+    def describe(self) -> str:
+        flash = self.flash
+        caches = f"{flash.code_lines} x {flash.code_line_bytes} B and {flash.data_lines} x {flash.data_line_bytes} B caches"
+        return f"unicorn {version('unicorn')}; {CORTEX_M4_TIMING.name}; {flash.wait_states} flash wait states, {caches}"
+
+    def time(self, case: Case) -> Timing:
+        """One call from cold caches; emulation is deterministic, so once is enough."""
+        function = kernel(case.op, case.precision)
+        core = self.core(function)
+        core.release()
+        output = core.reserve(case.output_bytes)
+        record = _record(case, 32, lambda data: core.place(data, flash=True), core.place, output)
+        core.call(function.symbol, core.place(record, flash=True))
+        cycles = float(core.cycles)
+        return Timing(median=cycles, p05=cycles, p95=cycles, repeats=1, output=core.read(output, case.output_bytes))
+
+
+@cache
+def _build_library(compiler: Compiler, function: Kernel) -> tuple[ctypes.CDLL, bytes]:
+    """The loaded library of one kernel and the timing loop, and its file's content."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = build_shared(
+            [C_FOLDER / "hw_time_calls.c", *(C_FOLDER / source for source in function.sources)],
+            out=Path(folder) / f"{function.symbol}.so",
+            compiler=compiler,
+            includes=[*INCLUDES, selection([function.symbol])],
+            macros=["HW_SELECTED"],
+        )
+        return ctypes.CDLL(str(path)), path.read_bytes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTarget:
+    """This computer, timed by its monotonic clock."""
+
+    name: ClassVar[str] = HOST
+    unit: ClassVar[str] = "ns"
+    provenance: ClassVar[Provenance] = Provenance.MEASURED
+    workers: ClassVar[int] = 1
+
+    compiler: Compiler
+
+    def code_bytes(self, function: Kernel) -> int:
+        return code_bytes(_build_library(self.compiler, function)[1], without="hw_time_calls")
+
+    def digest(self, function: Kernel) -> bytes:
+        return hashlib.sha256(_build_library(self.compiler, function)[1]).digest()
+
+    def describe(self) -> str:
+        return f"{processor_name()}, {platform.system()} {platform.machine()}"
+
+    def time(self, case: Case) -> Timing:
+        """Repeated calls with everything in warm caches, each repeat long enough for the clock."""
+        function = kernel(case.op, case.precision)
+        library, _ = _build_library(self.compiler, function)
+        kept: list[NDArray[np.uint8]] = []
+
+        def place(data: bytes) -> int:
+            return _aligned(np.frombuffer(data, np.uint8), kept)
+
+        output = place(bytes(case.output_bytes))
+        written = kept[-1]
+        record = place(_record(case, 64, place, place, output))
+        call = ctypes.cast(getattr(library, function.symbol), ctypes.c_void_p)
+
+        def measure(calls: int, repeats: int) -> NDArray[np.float64]:
+            durations = np.zeros(repeats)
+            library.hw_time_calls(
+                call, ctypes.c_void_p(record), ctypes.c_uint32(calls), ctypes.c_uint32(repeats),
+                durations.ctypes.data_as(ctypes.c_void_p),
+            )  # fmt: skip
+            return durations
+
+        measure(1, 1)
+        calls = max(1, round(HOST_REPEAT_NS / max(float(measure(1, 3).min()), 1.0)))
+        p05, median, p95 = np.percentile(measure(calls, HOST_REPEATS), [5, 50, 95])
+        return Timing(median=float(median), p05=float(p05), p95=float(p95), repeats=HOST_REPEATS, output=written.tobytes())
+
+
+def _aligned(data: NDArray[np.uint8], kept: list[NDArray[np.uint8]]) -> int:
+    """Address of a 64-byte aligned copy; the copy goes to the end of `kept`, which keeps it alive."""
+    room = np.zeros(len(data) + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    kept += [room, room[start : start + len(data)]]
+    kept[-1][:] = data
+    return int(kept[-1].ctypes.data)
+
+
+def processor_name() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def find_target(name: str, memory: Memory, prefer: str | None = None) -> Target:
+    """The target `emulator` or `host`; `prefer` names the compiler."""
+    if name == EMULATOR:
+        return EmulatorTarget(flash=flash_timing(memory), compiler=find_compiler(CORTEX_M4, prefer))
+    if name == HOST:
+        return HostTarget(compiler=find_compiler(HOST, prefer))
+    raise ProfileError(f"A target must be {EMULATOR} or {HOST}, but found {name!r}; choose one of the two.")
