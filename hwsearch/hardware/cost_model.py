@@ -203,8 +203,8 @@ class CostModel:
         if menu.kind in (PolicyKind.STATIC, PolicyKind.GATE):
             before = (*self._gate_prices(gate_network), *decisions)
             return tuple((*before, *prices) for prices in own)
-        ends = range(1, len(own) + 1)
-        return tuple((*(price for prices in own[:end] for price in prices), *decisions[:end]) for end in ends)
+        stages = [(*prices, *decisions[index : index + 1]) for index, prices in enumerate(own)]
+        return tuple(tuple(price for stage in stages[: index + 1] for price in stage) for index in range(len(stages)))
 
     def _gate_prices(self, gate: Network | None) -> tuple[OpPrice, ...]:
         return () if gate is None else self._prices_of(gate.ops, gate_assignment(gate), None)
