@@ -16,6 +16,7 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 
 from hwsearch.errors import BundleError
 from hwsearch.exporters.onnx_ops import PACKED_TYPES, GraphWriter, OpPlace, write_op
+from hwsearch.exporters.program import entry_constants
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT
 from hwsearch.kernels.integer_network import Codes, Int32, IntegerModel
@@ -118,12 +119,12 @@ def _input_codes(graph: GraphWriter, model: IntegerModel) -> str:
 
 def _write_segment(graph: GraphWriter, model: IntegerModel, index: int, values: dict[str, str], *, model_name: str = "") -> str:
     """Append what entry `index` runs by itself, adding to `values` (operation or `input` to ONNX name); the logits' name."""
-    entry, assignment = model.entries[index], model.menu.entries[index].assignment
+    constants, assignment = entry_constants(model, index), model.menu.entries[index].assignment
     for op in model.menu.segments(model.network)[index]:
         place = OpPlace(
             op=op,
             precision=assignment[op.name],
-            constants=entry.constants[op.name],
+            constants=constants[op.name],
             stored=model.stored.get(op.name),
             inputs=tuple(values[name] for name in op.inputs),
             model_name=model_name,

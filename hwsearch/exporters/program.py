@@ -4,7 +4,7 @@ Each stretch of operations that shares memory (`Menu.runs`) has its own plan, an
 large as the largest needs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwsearch.errors import BundleError
@@ -12,6 +12,7 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
+from hwsearch.hardware.cost_model import GATE_BITS, argmax_op
 from hwsearch.hardware.layout import memory_plan
 from hwsearch.kernels.catalogue import Kernel, kernel
 from hwsearch.kernels.integer_network import IntegerModel, OpConstants, StoredWeights
@@ -49,9 +50,12 @@ class Program:
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
-        """Every function called by a step, once, by symbol."""
+        """Every function that the program calls, once, by symbol; that of the policy's decision included."""
         parts = self.segments if self.gate is None else (*self.segments, self.gate)
         found = {step.kernel.symbol: step.kernel for part in parts for step in part.steps}
+        if len(self.segments) > 1:
+            decision = kernel(argmax_op(len(self.segments)), Precision(0, GATE_BITS))
+            found[decision.symbol] = decision
         return tuple(found[symbol] for symbol in sorted(found))
 
 
@@ -66,6 +70,11 @@ def plan_program(model: IntegerModel) -> Program:
     gate = _gate_program(model)
     arenas = [plan.arena_bytes for plan in plans] + ([gate.arena_bytes] if gate else [])
     return Program(segments=segments, gate=gate.segments[0] if gate else None, arena_bytes=max(arenas))
+
+
+def entry_constants(model: IntegerModel, index: int) -> Mapping[str, OpConstants]:
+    """Constants of what entry `index` runs; with exits there is one network, whose last entry has all of them."""
+    return model.entries[-1 if model.menu.kind is PolicyKind.EXIT else index].constants
 
 
 def _gate_program(model: IntegerModel) -> Program | None:
@@ -89,7 +98,7 @@ def _step(model: IntegerModel, index: int, op: Op, plan: MemoryPlan) -> Step:
         op=op,
         precision=precision,
         kernel=kernel(op, precision),
-        constants=model.entries[index].constants[op.name],
+        constants=entry_constants(model, index)[op.name],
         stored=model.stored.get(op.name),
         inputs=tuple(None if name == INPUT else plan.offsets[name] for name in op.inputs),
         output=plan.offsets[op.name],

@@ -1,0 +1,220 @@
+"""A dynamic integer model as a C99 package: the measured kernels verbatim, generated constant data, no allocation.
+
+All work happens in one static arena, whose layout is the plan that was priced (`program.py`). What runs is written by
+hand (kernels/c/hw_model.c) and the same in every package; only data, sizes and the self-test's vectors are generated.
+"""
+
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.exporters.c_data import GENERATED, data_source, input_step_text, selftest_source
+from hwsearch.exporters.program import Program, plan_program
+from hwsearch.graph.menu import PolicyKind
+from hwsearch.hardware.cost import Cost
+from hwsearch.kernels.catalogue import C_FOLDER, HEADERS
+from hwsearch.kernels.execute import Execution
+from hwsearch.kernels.integer_network import Codes, IntegerModel
+
+RUNTIME_SOURCES = ("hw_model.c", "hw_governor.c")
+RUNTIME_HEADERS = ("hw_model_data.h", "hw_governor.h")
+DATA_SOURCE = "hw_model_data.c"
+SELFTEST_VECTORS = 8
+"""Inputs in the self-test, every entry that occurs among them."""
+MACRO = "HW_SELECTED"
+"""Tells the kernels to compile only the functions that hw_selected.h names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackageNotes:
+    """What a package says about itself besides its integers. `mean_limit_us` is None without a mean budget."""
+
+    task: str
+    device: str
+    built_with: str
+    paths: tuple[Cost, ...]
+    mean_limit_us: float | None
+
+
+def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, inputs: Codes, answers: Execution) -> Program:
+    """Write the package into `folder`, which must exist; returns the program it executes.
+
+    `inputs` `[N, H, W, C]` and the reference's `answers` to them serve the self-test.
+    """
+    program = plan_program(model)
+    verbatim = (*HEADERS, *RUNTIME_HEADERS, *RUNTIME_SOURCES, *kernel_sources(program))
+    for name in verbatim:
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(C_FOLDER / name, target)
+    chosen = _selftest_choice(answers.entries)
+    texts = {
+        "hw_model.h": _header(model, program, notes),
+        "hw_selected.h": _selected(program),
+        DATA_SOURCE: data_source(model, program, [nanoseconds_up(cost.latency_us) for cost in notes.paths]),
+        "hw_selftest.c": selftest_source(inputs[chosen], answers.logits[chosen], answers.entries[chosen]),
+        "CMakeLists.txt": _cmake(program),
+        "README.md": _readme(model, program, notes),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    return program
+
+
+def kernel_sources(program: Program) -> tuple[str, ...]:
+    """Kernel sources a program needs, as paths within the package."""
+    return tuple(sorted(set(chain.from_iterable(kernel.sources for kernel in program.kernels))))
+
+
+def package_sources(folder: Path) -> list[Path]:
+    """Sources of a written package's library, the self-test left out."""
+    return [folder / name for name in (*RUNTIME_SOURCES, DATA_SOURCE)] + sorted(folder.glob("portable/*.c"))
+
+
+def nanoseconds_up(latency_us: float) -> int:
+    """A cost in whole nanoseconds, rounded up, so that what is paid never falls short."""
+    return math.ceil(latency_us * 1000)
+
+
+def nanoseconds_down(latency_us: float) -> int:
+    """A limit in whole nanoseconds, rounded down."""
+    return math.floor(latency_us * 1000)
+
+
+def _selftest_choice(entries: NDArray[np.int64]) -> list[int]:
+    """Positions of the first input of each entry, filled up with the first others."""
+    first = [int(position) for position in np.unique(entries, return_index=True)[1]]
+    others = [position for position in range(len(entries)) if position not in first]
+    return sorted(first + others[: max(0, SELFTEST_VECTORS - len(first))])
+
+
+def _selected(program: Program) -> str:
+    lines = "\n".join(f"#define {kernel.macro} 1" for kernel in program.kernels)
+    return f"/* {GENERATED} The kernels that this model calls. */\n{lines}\n"
+
+
+def _header(model: IntegerModel, program: Program, notes: PackageNotes) -> str:
+    channels, height, width = model.network.input_shape
+    constants: Mapping[str, object] = {
+        "ENTRIES": len(model.entries),
+        "HAS_GATE": int(model.gate is not None),
+        "CLASSES": model.network.output.out_channels,
+        "INPUT_HEIGHT": height,
+        "INPUT_WIDTH": width,
+        "INPUT_CHANNELS": channels,
+        "INPUT_BYTES": height * width * channels,
+        "INPUT_ZERO": model.input_zero,
+        "INPUT_STEP": input_step_text(model.input_step),
+        "ARENA_BYTES": program.arena_bytes,
+    }
+    defines = [f"#define HW_MODEL_{name} {value}" for name, value in constants.items()]
+    if notes.mean_limit_us is not None:
+        defines.append(f"#define HW_MODEL_MEAN_LIMIT_NS UINT64_C({nanoseconds_down(notes.mean_limit_us)})")
+    return _HEADER.format(generated=GENERATED, defines="\n".join(defines))
+
+
+_HEADER = """\
+/* {generated} */
+#ifndef HW_MODEL_H
+#define HW_MODEL_H
+
+#include <stdint.h>
+
+#include "hw_governor.h"
+
+/* A code of the input is floor(real / HW_MODEL_INPUT_STEP + 1/2) + HW_MODEL_INPUT_ZERO, kept within 0 .. 255. */
+{defines}
+
+/* Price of a whole inference that ends at each entry, in nanoseconds, rounded up. */
+extern const uint64_t hw_model_cost_ns[HW_MODEL_ENTRIES];
+
+/* Classify one image: `input` holds HW_MODEL_INPUT_BYTES codes in (height, width, channel) order, 4-byte aligned, and is only
+ * read; `logits` takes HW_MODEL_CLASSES values. Returns the menu entry that answered. Not reentrant: one static arena. */
+int hw_model_run(const uint8_t *input, int32_t *logits);
+
+/* The same, with the policy's choice kept within entries lowest .. highest. */
+int hw_model_run_between(const uint8_t *input, int32_t *logits, int lowest, int highest);
+
+/* The same, with only the entries that the governor can pay; see hw_governor.h. */
+int hw_model_run_governed(hw_governor *governor, const uint8_t *input, int32_t *logits);
+
+#endif
+"""
+
+
+def _cmake(program: Program) -> str:
+    sources = "\n".join(f"  {name}" for name in (*RUNTIME_SOURCES, DATA_SOURCE, *kernel_sources(program)))
+    return f"""\
+# {GENERATED}
+cmake_minimum_required(VERSION 3.10)
+project(hw_model C)
+
+set(CMAKE_C_STANDARD 99)
+set(CMAKE_C_STANDARD_REQUIRED ON)
+set(CMAKE_C_EXTENSIONS OFF)
+
+add_library(hw_model STATIC
+{sources}
+)
+target_include_directories(hw_model PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
+target_compile_definitions(hw_model PRIVATE {MACRO})
+target_compile_options(hw_model PRIVATE -O3 -Wall -Wextra -Werror -ffunction-sections -fdata-sections)
+
+enable_testing()
+add_executable(hw_selftest hw_selftest.c)
+target_link_libraries(hw_selftest hw_model)
+add_test(NAME hw_selftest COMMAND hw_selftest)
+"""
+
+
+def _readme(model: IntegerModel, program: Program, notes: PackageNotes) -> str:
+    return "\n".join(chain(_readme_head(model, program, notes), _readme_entries(model, notes), _readme_governor(notes))) + "\n"
+
+
+def _readme_head(model: IntegerModel, program: Program, notes: PackageNotes) -> Iterator[str]:
+    channels, height, width = model.network.input_shape
+    yield f"# {notes.task} for {notes.device}\n"
+    yield "C99, no allocation, nothing of the C library but `stdint.h` (a compiler may call `memcpy`).\n"
+    yield "Self-test on this computer:\n"
+    yield "```\ncmake -S . -B build && cmake --build build && ctest --test-dir build\n```\n"
+    yield "In a firmware: compile the sources that `CMakeLists.txt` lists for `hw_model` with this folder on the include path and"
+    yield f"`-D{MACRO}`. The prices below hold for: `{notes.built_with}`.\n"
+    yield f"- input: {height} x {width} x {channels} codes (height, width, channel), one byte each, 4-byte aligned;"
+    yield f"  code = floor(real / {model.input_step:.9g} + 1/2) + {model.input_zero}, kept within 0 .. 255"
+    yield f"- output: {model.network.output.out_channels} int32 logits, comparable with each other"
+    yield f"- RAM: {program.arena_bytes} bytes of static arena, besides the caller's input and logits and the stack\n"
+
+
+def _readme_entries(model: IntegerModel, notes: PackageNotes) -> Iterator[str]:
+    policies = {
+        PolicyKind.STATIC: "One configuration runs for every input.",
+        PolicyKind.GATE: "A small network picks the entry for each input.",
+        PolicyKind.CASCADE: "Entries run in order until one is confident; an entry's price includes those before it.",
+        PolicyKind.EXIT: "The network stops at the first confident exit; an entry's price includes what ran before it.",
+    }
+    yield f"{policies[model.menu.kind]} The last row is the price of the worst case if it is the largest.\n"
+    yield "| entry | ends at | latency |\n| --- | --- | --- |"
+    for index, (entry, cost) in enumerate(zip(model.menu.entries, notes.paths, strict=True)):
+        yield f"| {index} | {entry.exit or 'the end'} | {cost.latency_us / 1000:.4g} ms |"
+    yield ""
+
+
+def _readme_governor(notes: PackageNotes) -> Iterator[str]:
+    yield "## Holding the mean on every input sequence\n"
+    if notes.mean_limit_us is None:
+        yield "This model has no mean limit; `hw_governor` can hold any rate that is at least `hw_model_cost_ns[0]`."
+        rate = "rate_ns"
+    else:
+        yield f"The mean limit of {notes.mean_limit_us / 1000:.4g} ms is certified for inputs like those it was calibrated on."
+        yield "To hold it on every sequence of inputs, run under the governor:"
+        rate = "HW_MODEL_MEAN_LIMIT_NS"
+    yield "\n```c\nhw_governor governor;"
+    yield "uint64_t saved = hw_model_cost_ns[HW_MODEL_ENTRIES - 1]; /* the most that may be saved up */\n"
+    yield f"if (hw_governor_init(&governor, hw_model_cost_ns, HW_MODEL_ENTRIES, {rate}, saved, 0) == 0)"
+    yield "    entry = hw_model_run_governed(&governor, input, logits);\n```"
