@@ -1,0 +1,234 @@
+"""What a trial decides, as named parameters, and what they mean.
+
+Each unit with a choice has a range of weight widths and a range of activation widths: the box between them is its precision set.
+Within these sets an integer programme picks the entries' assignments (`preview.py`), so a trial with whole sets is the best
+by measured sensitivity, and one with single precisions is exactly the assignment it names. All parameters exist in
+every trial, whatever its policy: a sampler learns most from a fixed set.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations, combinations_with_replacement
+from math import log2
+from typing import Any
+
+from hwsearch.graph.menu import PolicyKind, PolicyShape
+from hwsearch.graph.precision import Precision
+from hwsearch.graph.space import SearchSpace, Unit
+
+Params = Mapping[str, Any]
+PrecisionSets = Mapping[str, tuple[Precision, ...]]
+
+ALL_EXITS = "+"
+"""Between the names of the exits that a policy uses."""
+MAX_SEEDED_TARGETS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    """A parameter without order."""
+
+    name: str
+    options: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A real parameter."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+
+
+Parameter = Category | Interval
+
+
+def parameters(space: SearchSpace) -> tuple[Parameter, ...]:
+    """All parameters of a trial in this space, in a fixed order."""
+    return (*_unit_parameters(space), *_policy_parameters(space))
+
+
+def _unit_parameters(space: SearchSpace) -> Iterator[Parameter]:
+    for unit in space.units:
+        for axis in ("weights", "activations"):
+            if len(_widths(unit, axis)) > 1:
+                yield Category(name=f"{axis}:{unit.name}", options=tuple(_ranges(_widths(unit, axis))))
+
+
+def _policy_parameters(space: SearchSpace) -> Iterator[Parameter]:
+    ranges = space.policies
+    kinds = usable_kinds(space)
+    yield Interval(name="target", low=0.0, high=1.0)
+    if len(kinds) > 1:
+        yield Category(name="policy", options=tuple(str(kind) for kind in kinds))
+    if {PolicyKind.GATE, PolicyKind.CASCADE} & set(kinds):
+        yield Interval(name="descent", low=0.0, high=1.0)
+        if ranges.max_entries > 2:
+            yield Category(name="entries", options=tuple(range(2, ranges.max_entries + 1)))
+    if PolicyKind.GATE in kinds:
+        yield Category(name="gate_grid", options=ranges.gate_grids)
+        yield Category(name="gate_hidden", options=ranges.gate_hidden)
+        yield Interval(name="trade_off", low=0.01, high=10.0, log=True)
+    if PolicyKind.EXIT in kinds:
+        yield Category(name="exits", options=tuple(exit_sets(space)))
+    for stage in range(_max_stages(space)):
+        yield Interval(name=f"escalation{stage}", low=0.02, high=0.9)
+
+
+def usable_kinds(space: SearchSpace) -> tuple[PolicyKind, ...]:
+    """Kinds of policy that the space allows and its network can have."""
+    return tuple(kind for kind in space.policies.kinds if kind is not PolicyKind.EXIT or space.network.exits)
+
+
+def exit_sets(space: SearchSpace) -> list[str]:
+    """Every choice of one exit or more, up to the entries that a menu may have, joined by `+`."""
+    sizes = range(1, min(len(space.network.exits), space.policies.max_entries - 1) + 1)
+    return [ALL_EXITS.join(chosen) for chosen in chain(*(combinations(space.network.exits, size) for size in sizes))]
+
+
+def _max_stages(space: SearchSpace) -> int:
+    """Decisions of the longest cascade or the longest row of exits."""
+    kinds = usable_kinds(space)
+    cascade = space.policies.max_entries - 1 if PolicyKind.CASCADE in kinds else 0
+    exits = min(len(space.network.exits), space.policies.max_entries - 1) if PolicyKind.EXIT in kinds else 0
+    return max(cascade, exits)
+
+
+# --- precision sets ---------------------------------------------------------------------------------------------------
+
+
+def _widths(unit: Unit, axis: str) -> list[int]:
+    return sorted({p.weight_bits if axis == "weights" else p.activation_bits for p in unit.precisions})
+
+
+def _ranges(widths: Sequence[int]) -> list[str]:
+    """All ranges from one width to another, as text.
+
+    >>> _ranges([2, 4])
+    ['2..2', '2..4', '4..4']
+    """
+    return [f"{low}..{high}" for low, high in combinations_with_replacement(widths, 2)]
+
+
+def precision_sets(space: SearchSpace, params: Params) -> PrecisionSets:
+    """The precisions each unit may take in a trial."""
+    return {unit.name: _precision_set(unit, params) for unit in space.units}
+
+
+def _precision_set(unit: Unit, params: Params) -> tuple[Precision, ...]:
+    """Precisions in the box of the unit's ranges; if none lies inside, the nearest ones, counted in doublings."""
+
+    def outside(precision: Precision) -> float:
+        return sum(
+            _distance(bits, params.get(f"{axis}:{unit.name}"))
+            for axis, bits in (("weights", precision.weight_bits), ("activations", precision.activation_bits))
+        )
+
+    nearest = min(map(outside, unit.precisions))
+    return tuple(precision for precision in unit.precisions if outside(precision) == nearest)
+
+
+def _distance(bits: int, wanted: str | None) -> float:
+    """Doublings between a width and a range; 0 inside, and where there is no choice."""
+    if wanted is None:
+        return 0.0
+    low, high = map(int, wanted.split(".."))
+    if bits < low:
+        return log2(low / bits)
+    return log2(bits / high) if bits > high else 0.0
+
+
+# --- policy -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A trial's wishes: precision sets, a policy, and how fast each entry shall be.
+
+    `targets`: for each entry from the cheapest on, its place between the fastest assignment (0) and the slowest
+    within the budget (1). `exits`: those of an `exit` policy.
+    """
+
+    sets: PrecisionSets
+    shape: PolicyShape
+    targets: tuple[float, ...]
+    exits: tuple[str, ...] = ()
+
+
+def read_proposal(space: SearchSpace, params: Params) -> Proposal:
+    """The proposal that a trial's parameters stand for."""
+    kind = PolicyKind(params["policy"]) if "policy" in params else usable_kinds(space)[0]
+    sets = precision_sets(space, params)
+    if kind is PolicyKind.STATIC:
+        return Proposal(sets=sets, shape=PolicyShape(kind=kind), targets=(params["target"],))
+    if kind is PolicyKind.EXIT:
+        exits = tuple(params["exits"].split(ALL_EXITS))
+        shape = PolicyShape(kind=kind, escalation=_escalation(params, len(exits)))
+        return Proposal(sets=sets, shape=shape, targets=(params["target"],), exits=exits)
+    targets = _descending(params["target"], params["descent"], params.get("entries", 2))
+    if kind is PolicyKind.CASCADE:
+        shape = PolicyShape(kind=kind, escalation=_escalation(params, len(targets) - 1))
+    else:
+        shape = PolicyShape(
+            kind=kind, gate_grid=params["gate_grid"], gate_hidden=params["gate_hidden"], trade_off=params["trade_off"]
+        )
+    return Proposal(sets=sets, shape=shape, targets=targets)
+
+
+def _escalation(params: Params, stages: int) -> tuple[float, ...]:
+    return tuple(params[f"escalation{stage}"] for stage in range(stages))
+
+
+def _descending(top: float, descent: float, entries: int) -> tuple[float, ...]:
+    """Targets from the cheapest entry, `top * (1 - descent)`, to `top`, evenly spaced."""
+    return tuple(top * (1 - descent * (entries - 1 - index) / (entries - 1)) for index in range(entries))
+
+
+# --- first trials -----------------------------------------------------------------------------------------------------
+
+
+def seeded_trials(space: SearchSpace) -> list[dict[str, Any]]:
+    """Parameters of the trials a search begins with: uniform precisions, then whole precision sets for every policy.
+
+    Parameters that are left out are the sampler's choice.
+    """
+    whole = {p.name: max(p.options, key=_extent) for p in _unit_parameters(space) if isinstance(p, Category)}
+    static = [{**_uniform(space, bits), **_policy(space, PolicyKind.STATIC), "target": 1.0} for bits in _uniform_bits(space)]
+    targets = [place / MAX_SEEDED_TARGETS for place in range(MAX_SEEDED_TARGETS)]
+    rest = [{**whole, **_policy(space, kind), "target": target} for target in targets for kind in usable_kinds(space)]
+    return static + [_known(space, params) for params in rest]
+
+
+def _extent(text: str | int) -> int:
+    low, high = map(int, str(text).split(".."))
+    return high - low
+
+
+def _uniform_bits(space: SearchSpace) -> list[int]:
+    """Widths b such that w{b}a{b} is allowed somewhere, widest first."""
+    found = {p.weight_bits for unit in space.units for p in unit.precisions if p.weight_bits == p.activation_bits}
+    return sorted(found, reverse=True)
+
+
+def _uniform(space: SearchSpace, bits: int) -> dict[str, str]:
+    chosen = {unit.name: unit.nearest(Precision(bits, bits)) for unit in space.units}
+    return {
+        f"{axis}:{unit.name}": f"{width}..{width}"
+        for unit in space.units
+        for axis, width in (("weights", chosen[unit.name].weight_bits), ("activations", chosen[unit.name].activation_bits))
+        if len(_widths(unit, axis)) > 1
+    }
+
+
+def _policy(space: SearchSpace, kind: PolicyKind) -> dict[str, Any]:
+    """A middling policy of one kind: two entries far apart, a third of the inputs sent on, the last exit."""
+    exits = space.network.exits[-1:] if kind is PolicyKind.EXIT else ()
+    fixed = {"policy": str(kind), "descent": 1.0, "entries": 2, "escalation0": 0.3}
+    return _known(space, fixed | ({"exits": exits[0]} if exits else {}))
+
+
+def _known(space: SearchSpace, params: Mapping[str, Any]) -> dict[str, Any]:
+    names = {parameter.name for parameter in parameters(space)}
+    return {name: value for name, value in params.items() if name in names}
