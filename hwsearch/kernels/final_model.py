@@ -65,10 +65,7 @@ def save_final(final: FinalModel, path: Path) -> None:
         model_file = Path(folder) / "model.npz"
         save_model(final.model, model_file)
         model_bytes = np.frombuffer(model_file.read_bytes(), np.uint8)
-    plain = {field.name: getattr(final, field.name) for field in fields(final) if field.name not in _ARRAYS}
-    record = {name: asdict(value) if is_dataclass(value) else value for name, value in plain.items()}
-    record["paths"] = [asdict(path_cost) for path_cost in final.paths]
-    record |= {name: dict(getattr(final, name)) for name in ("accuracy", "float_accuracy", "notes")}
+    record = {field.name: _plain(getattr(final, field.name)) for field in fields(final) if field.name not in _ARRAYS}
     with path.open("wb") as file:
         np.savez(
             file,
@@ -77,6 +74,15 @@ def save_final(final: FinalModel, path: Path) -> None:
             sample_labels=final.sample_labels,
             record=np.frombuffer(json.dumps(record).encode(), np.uint8),
         )
+
+
+def _plain(value: object) -> object:
+    """Records and mappings as dictionaries, sequences as lists."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def load_final(path: Path) -> FinalModel:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hwsearch.exporters.bundle import Bundle, export, load_bundle
+from hwsearch.exporters.bundle import Bundle, export
 from hwsearch.exporters.verify import Verification, verify
 from hwsearch.finalizer.finetune import finalize
 from hwsearch.graph.capture import capture
@@ -62,7 +62,7 @@ class Pipeline:
 
     @cached_property
     def task(self) -> Task:
-        return load_task(self.job.task, self.job.data)
+        return load_task(self.job.task, data=self.job.data)
 
     @cached_property
     def space(self) -> SearchSpace:
@@ -148,7 +148,7 @@ class Pipeline:
     @cached_property
     def bundle(self) -> Bundle:
         if self.folder.bundle.exists():
-            return load_bundle(self.folder.bundle)
+            return Bundle(self.folder.bundle)
         final = self.final
         report = self.report()
         with self._stage("export"):

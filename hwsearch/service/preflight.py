@@ -44,9 +44,9 @@ def _check_folder(path: Path) -> str:
     if (path / "profile.toml").exists():
         return _check_profile(path)
     if (path / "manifest.json").exists():
-        from hwsearch.exporters.bundle import load_bundle
+        from hwsearch.exporters.bundle import Bundle
 
-        load_bundle(path)
+        Bundle(path).check_files()
         return "bundle, every file as its manifest says (hwsearch verify recomputes it)"
     if (path / "job.toml").exists():
         check_job(read_job(path / "job.toml"))

@@ -23,7 +23,7 @@ def preview_front(task_name: str, data: str | None, space_name: str, profile_nam
     """The front of `preview`, with the float model read from `weights` or trained first."""
     torch.set_num_threads(1)  # with more, results depend on the machine's core count
     profile = load_profile(profile_name)
-    task = load_task(task_name, data)
+    task = load_task(task_name, data=data)
     space = load_space(space_name, capture(task.model, task.example_input))
     model = _trained(task, weights, seed)
     return preview(task, space, CostModel(space.network, profile), float_model=model, seed=seed)
