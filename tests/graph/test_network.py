@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from itertools import combinations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsearch.errors import NetworkError
@@ -75,6 +75,9 @@ def test_shapes_survive_their_text(shape: tuple[int, ...]) -> None:
     assert parse_shape(shape_text(shape)) == shape
 
 
+Block = tuple[int, int, str, int | None]
+"""Offset, size, operation or tensor, and the one step of a scratch block."""
+
 # --- the memory plan --------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +112,7 @@ def alive(network: Network, tensor: str, step: int) -> bool:
     return born <= step and (never_read or step <= max([born, 0, *readers]))
 
 
+@settings(deadline=None)
 @given(networks())
 def test_lifetimes_say_when_a_tensor_must_exist(network: Network) -> None:
     for tensor, (first, last) in network.lifetimes().items():
@@ -116,19 +120,20 @@ def test_lifetimes_say_when_a_tensor_must_exist(network: Network) -> None:
             assert (first <= step <= last) == alive(network, tensor, step), (tensor, step)
 
 
+@settings(deadline=None)
 @given(networks(), st.data())
 def test_the_memory_plan_never_overlaps_tensors_alive_together(network: Network, data: st.DataObject) -> None:
     sizes = {name: data.draw(st.integers(1, 100), name) for name in network.lifetimes()}
     scratch = {op.name: data.draw(st.integers(0, 60), f"scratch of {op.name}") for op in network.ops}
     plan = plan_memory(network, sizes.__getitem__, lambda op: scratch[op.name])
 
-    blocks = [(plan.offsets[name], sizes[name], name, None) for name in sizes]
+    blocks: list[Block] = [(plan.offsets[name], sizes[name], name, None) for name in sizes]
     blocks += [(plan.offsets[f"{name}:scratch"], size, name, step) for step, (name, size) in enumerate(scratch.items()) if size]
 
-    def together(left: tuple[int, int, str, int | None], right: tuple[int, int, str, int | None]) -> bool:
+    def together(left: Block, right: Block) -> bool:
         return any(lives(left, step) and lives(right, step) for step in range(len(network.ops)))
 
-    def lives(block: tuple[int, int, str, int | None], step: int) -> bool:
+    def lives(block: Block, step: int) -> bool:
         return block[3] == step if block[3] is not None else alive(network, block[2], step)
 
     for left, right in combinations(blocks, 2):
