@@ -55,5 +55,3 @@ def _largest_op(costs: CostModel, assignment: BitAssignment) -> tuple[str, float
     latencies = [price.latency_us for price in costs.breakdown(assignment)]
     largest = max(range(len(ops)), key=latencies.__getitem__)
     return ops[largest].name, latencies[largest] / sum(latencies)
-
-

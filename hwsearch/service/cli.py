@@ -109,7 +109,9 @@ def _pipeline_of(
     job = read_job(job_file)
     folder = out or Path("runs") / job_file.stem
     if not resume and (folder / "job.toml").exists():
-        raise JobError(f"A new run needs a new folder, but {folder} holds one already; add --resume to continue it, or choose --out.")
+        raise JobError(
+            f"A new run needs a new folder, but {folder} holds one already; add --resume to continue it, or choose --out."
+        )
     from hwsearch.service.preflight import check_job
 
     check_job(job, ray_address)
@@ -160,7 +162,9 @@ def preview(
     profile: ProfileName = "nucleo_l4r5zi",
     task: Annotated[str, typer.Option(help="Task the space's network learns.")] = "digits",
     data: Annotated[str | None, typer.Option(help="Folder of the task's data.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Trained float weights (a state_dict); else they are trained first.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained float weights (a state_dict); else they are trained first.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: Json = False,
 ) -> None:

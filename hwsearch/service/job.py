@@ -79,7 +79,9 @@ def read_job(path: Path) -> Job:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise JobError(f"A job must be a readable TOML file, but {path} is not ({error.strerror}); give the path of one.") from None
+        raise JobError(
+            f"A job must be a readable TOML file, but {path} is not ({error.strerror}); give the path of one."
+        ) from None
     try:
         record = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

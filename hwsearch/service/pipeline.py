@@ -43,7 +43,9 @@ ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 class Pipeline:
     """One run. Reading an attribute makes that stage and all before it, or reads what an earlier run left."""
 
-    def __init__(self, job: Job, folder: RunFolder, show: ShowProgress, *, workers: int | None = None, ray_address: str | None = None):
+    def __init__(
+        self, job: Job, folder: RunFolder, show: ShowProgress, *, workers: int | None = None, ray_address: str | None = None
+    ):
         self.job = job
         self.folder = folder
         self._show = show
@@ -89,7 +91,10 @@ class Pipeline:
 
     @cached_property
     def float_accuracy(self) -> dict[str, float]:
-        return {"test": accuracy(self.float_model, self.task.test), "validation": accuracy(self.float_model, self.task.validation)}
+        return {
+            "test": accuracy(self.float_model, self.task.test),
+            "validation": accuracy(self.float_model, self.task.validation),
+        }
 
     @cached_property
     def supernet(self) -> Supernet:

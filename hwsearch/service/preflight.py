@@ -71,5 +71,3 @@ def _check_toml(path: Path) -> str:
         return "job"
     space = load_space(str(path), network_for_space(str(path)))
     return f"space, {len(space.units)} units over {len(space.network.ops)} operations"
-
-

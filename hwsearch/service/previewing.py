@@ -19,7 +19,9 @@ from hwsearch.tasks.task import Task
 _FLOAT_EPOCHS = 30
 
 
-def preview_front(task_name: str, data: str | None, space_name: str, profile_name: str, weights: Path | None, seed: int) -> ParetoFront:
+def preview_front(
+    task_name: str, data: str | None, space_name: str, profile_name: str, weights: Path | None, seed: int
+) -> ParetoFront:
     """The front of `preview`, with the float model read from `weights` or trained first."""
     torch.set_num_threads(1)  # with more, results depend on the machine's core count
     profile = load_profile(profile_name)
@@ -37,5 +39,7 @@ def _trained(task: Task, weights: Path | None, seed: int) -> torch.nn.Module:
         task.model.load_state_dict(torch.load(weights, weights_only=True))
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise JobError(f"{weights} must hold the weights of {task.name}'s network, but does not ({reason}); give its state_dict.") from None
+        raise JobError(
+            f"{weights} must hold the weights of {task.name}'s network, but does not ({reason}); give its state_dict."
+        ) from None
     return task.model.eval()

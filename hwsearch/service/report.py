@@ -343,10 +343,7 @@ def _repeat(data: ReportData) -> str:
     }  # fmt: skip
     total = sum(data.seconds.values())
     longest = max(data.seconds.values(), default=1.0) or 1.0
-    stages = [
-        [_text(stage), _bar(seconds / longest), f"{seconds:.1f} s"]
-        for stage, seconds in data.seconds.items()
-    ]
+    stages = [[_text(stage), _bar(seconds / longest), f"{seconds:.1f} s"] for stage, seconds in data.seconds.items()]
     lead = f"The stages took {total:.0f} s together. The same job with the same seed gives the same models."
     stage_table = _table(["stage", "", ""], stages)
     fact_table = _table(["", ""], [[_text(name), _text(value)] for name, value in facts.items()], "facts")

@@ -34,7 +34,9 @@ class RunFolder:
         folder = cls(path)
         if not folder.job_file.exists():
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise JobError(f"A run folder must be new, empty, or hold a run, but {path} holds something else; choose another.")
+                raise JobError(
+                    f"A run folder must be new, empty, or hold a run, but {path} holds something else; choose another."
+                )
             path.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.job_file, lambda temporary: temporary.write_text(job.to_toml(), encoding="utf-8"))
             return folder

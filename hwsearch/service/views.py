@@ -103,7 +103,13 @@ def profile_record(profile: HardwareProfile) -> Record:
 
 def profiles_text(records: list[Record]) -> str:
     rows = [
-        [r["name"], r["core"], f"{r['clock_hz'] / 1e6:.0f}", str(r["rows"]), ", ".join(f"{n} {k}" for k, n in r["provenance"].items())]
+        [
+            r["name"],
+            r["core"],
+            f"{r['clock_hz'] / 1e6:.0f}",
+            str(r["rows"]),
+            ", ".join(f"{n} {k}" for k, n in r["provenance"].items()),
+        ]
         for r in records
     ]
     return _table("", ["profile", "core", "MHz", "rows", "provenance"], rows)
@@ -138,14 +144,17 @@ def space_record(space: SearchSpace) -> Record:
         "policies": [str(kind) for kind in space.policies.kinds],
         "exits": list(space.network.exits),
         "units": [
-            {"name": u.name, "ops": list(u.ops), "precisions": [str(p) for p in u.precisions], "reason": u.reason} for u in space.units
+            {"name": u.name, "ops": list(u.ops), "precisions": [str(p) for p in u.precisions], "reason": u.reason}
+            for u in space.units
         ],
     }
 
 
 def spaces_text(records: list[Record], *, whole: bool) -> str:
     if not whole:
-        rows = [[r["name"], r["network"], f"{r['macs'] / 1e6:.2f}", str(len(r["units"])), ", ".join(r["policies"])] for r in records]
+        rows = [
+            [r["name"], r["network"], f"{r['macs'] / 1e6:.2f}", str(len(r["units"])), ", ".join(r["policies"])] for r in records
+        ]
         return _table("", ["space", "network", "M MAC", "units", "policies"], rows)
     (record,) = records
     rows = [[u["name"], " ".join(u["ops"]), " ".join(u["precisions"]), u["reason"]] for u in record["units"]]
