@@ -42,6 +42,9 @@ Levels = NDArray[np.int64]
 Excess = Callable[[Levels], NDArray[np.float64]]
 """Exact check: the largest share over any limit that each column answers for, `[columns]`; 0 or less is met."""
 
+WIDTH_PRIOR = 0.01
+"""Loss that each operand is taken to add per squared step of its width, beside what was measured: 4^-bits of it."""
+
 EXCHANGE_GAIN = 2.0
 """How much more salient a gate must be than the one that pays for its rise."""
 
@@ -96,8 +99,8 @@ def price_chain(unit: str, options: Sequence[Option], floor: Precision | None = 
     """Keep the options worth their price: cheapest first, then each that loses less than all cheaper ones.
 
     A wider precision can always represent a narrower one, so its measured loss counts as at most that of every
-    precision it contains: noise in the measurement does not make width look harmful. `floor` makes that option the
-    first, whatever is cheaper.
+    precision it contains, and a little less still (`WIDTH_PRIOR`: quantization noise falls with 4^-bits): noise in
+    the measurement does not make width look harmful. `floor` makes that option the first, whatever is cheaper.
 
     >>> w2, w4, w8 = Precision(2, 2), Precision(4, 4), Precision(8, 8)
     >>> measured = [(w8, 9.0, 0.02), (w4, 4.0, 0.01), (w2, 5.0, 0.5)]
@@ -105,7 +108,10 @@ def price_chain(unit: str, options: Sequence[Option], floor: Precision | None = 
     >>> [str(option.precision) for option in chain.options]
     ['w4a4']
     """
-    lowest = [replace(option, loss=min(other.loss for other in options if _contains(option, other))) for option in options]
+    lowest = [
+        replace(option, loss=min(other.loss for other in options if _contains(option, other)) + _prior(option.precision))
+        for option in options
+    ]
     ordered = sorted(lowest, key=lambda option: (option.latency_us, option.loss))
     if floor is not None:
         first = next(option for option in ordered if option.precision == floor)
@@ -115,6 +121,10 @@ def price_chain(unit: str, options: Sequence[Option], floor: Precision | None = 
         if not kept or (option.loss < kept[-1].loss and option.latency_us > kept[-1].latency_us):
             kept.append(option)
     return Chain(unit=unit, options=tuple(kept))
+
+
+def _prior(precision: Precision) -> float:
+    return WIDTH_PRIOR * sum(4.0**-bits for bits in (precision.weight_bits, precision.activation_bits) if bits)
 
 
 def _contains(wide: Option, narrow: Option) -> bool:

@@ -144,7 +144,7 @@ def test_a_chain_rises_in_price_and_falls_in_loss_and_starts_at_the_cheapest(tab
     kept = price_chain("u", options)
     assert kept.options[0].latency_us == min(t for t, _ in table)
     best = min(e for _, e in table)
-    assert kept.options[-1].loss == best
+    assert best < kept.options[-1].loss <= best + 2 * cgmq.WIDTH_PRIOR
     for low, high in itertools.pairwise(kept.options):
         assert low.latency_us < high.latency_us and low.loss > high.loss
 
