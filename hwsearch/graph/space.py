@@ -272,7 +272,14 @@ def _common(widths: Iterable[tuple[int, ...]]) -> list[int]:
 
 
 def load_space(name_or_path: str | os.PathLike[str], network: Network) -> SearchSpace:
-    """The space of a TOML file, by path or by the name of a shipped or local one, for a network without exits."""
+    """The space of a TOML file, by path or by the name of a shipped or local one, for a network without exits.
+
+    >>> space = load_space("digits_cnn", network_for_space("digits_cnn"))
+    >>> [unit.name for unit in space.units], space.network.exits
+    (['conv1', 'conv2', 'conv3', 'exit1.fc', 'conv4', 'exit2.fc', 'fc'], ('exit1', 'exit2'))
+    >>> str(space.uniform(Precision.parse("w4a4"))["conv1"])
+    'w4a8'
+    """
     path = find_space(name_or_path)
     return build_space(path.stem, network, read_space_file(path), str(path))
 
