@@ -37,7 +37,8 @@ class FinalModel:
     """The finalizer's result and the exporter's input.
 
     `paths[k]` is the price of a whole inference ending at menu entry k, `shares[k]` the share of certification inputs that
-    end there. `accuracy` and `float_accuracy` map a split's name to a share in 0..1, the former computed by the integer reference.
+    end there. `accuracy` and `float_accuracy` map a split's name to a share in 0..1, the former computed by the
+    integer reference.
     `sample_codes` (uint8 `[N, height, width, channels]`, N >= 200 where the task has as many) and `sample_labels` become the
     bundle's test vectors. `lower_bound` reports what the integer programme says is the best reachable score.
     """

@@ -17,7 +17,10 @@ UNIFORM = (Precision(8, 8), Precision(4, 4), Precision(2, 2))
 
 
 def uniform_baselines(supernet: Supernet, task: Task, space: SearchSpace, costs: CostModel) -> tuple[Reference, ...]:
-    """Every uniform width of the supernet, accuracy on the test split by the integer reference. What the space restricts (the first and last operations) keeps its own width."""
+    """Every uniform width of the supernet, its accuracy on the test split by the integer reference.
+
+    What the space restricts (the first and last operations) keeps its own width.
+    """
     return tuple(_baseline(supernet, task, space, costs, precision) for precision in UNIFORM)
 
 

@@ -168,7 +168,7 @@ def preview(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: Json = False,
 ) -> None:
-    """A static accuracy-latency front in seconds: per-op sensitivity and an exact integer programme, no training of the supernet."""
+    """A static accuracy-latency front in seconds: per-op sensitivity and an exact integer programme, no supernet."""
     from hwsearch.service.previewing import preview_front
 
     record = views.front_record(preview_front(task, data, space, profile, weights, seed))

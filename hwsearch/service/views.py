@@ -198,8 +198,9 @@ def _assignment(space: SearchSpace, bits: str) -> BitAssignment:
 def cost_text(record: Record) -> str:
     rows = [
         [
-            op["name"], op["kind"], op["in_shape"], op["out_shape"], op["precision"], _ms(op["latency_us"]), f"{op['energy_uj']:.2f}",
-            f"{100 * op['latency_us'] / record['latency_us']:.1f}", op["provenance"] + (" (interpolated)" if op["interpolated"] else ""),
+            op["name"], op["kind"], op["in_shape"], op["out_shape"], op["precision"],
+            _ms(op["latency_us"]), f"{op['energy_uj']:.2f}", f"{100 * op['latency_us'] / record['latency_us']:.1f}",
+            op["provenance"] + (" (interpolated)" if op["interpolated"] else ""),
         ]
         for op in record["ops"]
     ]  # fmt: skip
