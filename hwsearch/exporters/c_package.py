@@ -2,6 +2,8 @@
 
 All work happens in one static arena, whose layout is the plan that was priced (`program.py`). What runs is written by
 hand (kernels/c/hw_model.c) and the same in every package; only data, sizes and the self-test's vectors are generated.
+Each kernel function is a compilation unit of its own, as it was when it was measured: together in one, compilers share and
+outline code between widths, which made whole convolutions up to 8 % slower than their rows.
 """
 
 import math
@@ -18,7 +20,7 @@ from hwsearch.exporters.c_data import GENERATED, data_source, input_step_text, s
 from hwsearch.exporters.program import Program, plan_program
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.cost import Cost
-from hwsearch.kernels.catalogue import C_FOLDER, HEADERS
+from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel
 from hwsearch.kernels.execute import Execution
 from hwsearch.kernels.integer_network import Codes, IntegerModel
 
@@ -27,8 +29,8 @@ RUNTIME_HEADERS = ("hw_model_data.h", "hw_governor.h")
 DATA_SOURCE = "hw_model_data.c"
 SELFTEST_VECTORS = 8
 """Inputs in the self-test, every entry that occurs among them."""
-MACRO = "HW_SELECTED"
-"""Tells the kernels to compile only the functions that hw_selected.h names."""
+KERNEL_FOLDER = "kernels"
+"""Holds one source per kernel function, which includes the verbatim file that defines it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +56,10 @@ def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, i
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(C_FOLDER / name, target)
     chosen = _selftest_choice(answers.entries)
-    texts = {
+    (folder / KERNEL_FOLDER).mkdir()
+    texts = {_kernel_file(kernel): _kernel_unit(kernel) for kernel in program.kernels} | {
         "hw_model.h": _header(model, program, notes),
-        "hw_selected.h": _selected(program),
+        "hw_selected.h": f"/* {GENERATED} Each source in {KERNEL_FOLDER}/ selects its own function. */\n",
         DATA_SOURCE: data_source(model, program, [nanoseconds_up(cost.latency_us) for cost in notes.paths]),
         "hw_selftest.c": selftest_source(inputs[chosen], answers.logits[chosen], answers.entries[chosen]),
         "CMakeLists.txt": _cmake(program),
@@ -74,7 +77,7 @@ def kernel_sources(program: Program) -> tuple[str, ...]:
 
 def package_sources(folder: Path) -> list[Path]:
     """Sources of a written package's library, the self-test left out."""
-    return [folder / name for name in (*RUNTIME_SOURCES, DATA_SOURCE)] + sorted(folder.glob("portable/*.c"))
+    return [folder / name for name in (*RUNTIME_SOURCES, DATA_SOURCE)] + sorted(folder.glob(f"{KERNEL_FOLDER}/*.c"))
 
 
 def nanoseconds_up(latency_us: float) -> int:
@@ -94,9 +97,17 @@ def _selftest_choice(entries: NDArray[np.int64]) -> list[int]:
     return sorted(first + others[: max(0, SELFTEST_VECTORS - len(first))])
 
 
-def _selected(program: Program) -> str:
-    lines = "\n".join(f"#define {kernel.macro} 1" for kernel in program.kernels)
-    return f"/* {GENERATED} The kernels that this model calls. */\n{lines}\n"
+def _kernel_file(kernel: Kernel) -> str:
+    return f"{KERNEL_FOLDER}/{kernel.symbol}.c"
+
+
+def _kernel_unit(kernel: Kernel) -> str:
+    lines = [
+        f"/* {GENERATED} One function, compiled alone as it was measured. */",
+        "#define HW_SELECTED",
+        f"#define {kernel.macro}",
+    ]
+    return "\n".join([*lines, *(f'#include "{source}"' for source in kernel.sources)]) + "\n"
 
 
 def _header(model: IntegerModel, program: Program, notes: PackageNotes) -> str:
@@ -149,7 +160,8 @@ int hw_model_run_governed(hw_governor *governor, const uint8_t *input, int32_t *
 
 
 def _cmake(program: Program) -> str:
-    sources = "\n".join(f"  {name}" for name in (*RUNTIME_SOURCES, DATA_SOURCE, *kernel_sources(program)))
+    units = (_kernel_file(kernel) for kernel in program.kernels)
+    sources = "\n".join(f"  {name}" for name in (*RUNTIME_SOURCES, DATA_SOURCE, *units))
     return f"""\
 # {GENERATED}
 cmake_minimum_required(VERSION 3.10)
@@ -163,7 +175,6 @@ add_library(hw_model STATIC
 {sources}
 )
 target_include_directories(hw_model PUBLIC ${{CMAKE_CURRENT_SOURCE_DIR}})
-target_compile_definitions(hw_model PRIVATE {MACRO})
 target_compile_options(hw_model PRIVATE -O3 -Wall -Wextra -Werror -ffunction-sections -fdata-sections)
 
 enable_testing()
@@ -183,8 +194,8 @@ def _readme_head(model: IntegerModel, program: Program, notes: PackageNotes) -> 
     yield "C99, no allocation, nothing of the C library but `stdint.h` (a compiler may call `memcpy`).\n"
     yield "Self-test on this computer:\n"
     yield "```\ncmake -S . -B build && cmake --build build && ctest --test-dir build\n```\n"
-    yield "In a firmware: compile the sources that `CMakeLists.txt` lists for `hw_model` with this folder on the include path and"
-    yield f"`-D{MACRO}`. The prices below hold for: `{notes.built_with}`.\n"
+    yield "In a firmware: compile the sources that `CMakeLists.txt` lists for `hw_model` with this folder on the include path."
+    yield f"The prices below hold for: `{notes.built_with}`.\n"
     yield f"- input: {height} x {width} x {channels} codes (height, width, channel), one byte each, 4-byte aligned;"
     yield f"  code = floor(real / {model.input_step:.9g} + 1/2) + {model.input_zero}, kept within 0 .. 255"
     yield f"- output: {model.network.output.out_channels} int32 logits, comparable with each other"

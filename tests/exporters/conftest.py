@@ -1,17 +1,25 @@
 """Small random integer models that need no training: every operation kind, width and policy kind."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
+from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Activation, Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
-from hwsearch.kernels.execute import run_entry
+from hwsearch.hardware.cost import Budget, PolicyCost
+from hwsearch.hardware.cost_model import CostModel, argmax_op
+from hwsearch.hardware.profile import HardwareProfile, load_profile
+from hwsearch.kernels.execute import run_entry, run_model
+from hwsearch.kernels.final_model import Certificate, FinalModel
+from hwsearch.kernels.grid import Work
 from hwsearch.kernels.integer_network import Codes, IntegerEntry, IntegerModel, OpConstants, StoredWeights
+from hwsearch.kernels.measure import measure
 
 CLASSES = 5
 ModelMaker = Callable[..., IntegerModel]
@@ -28,8 +36,8 @@ def residual_network(*, exits: bool = False) -> Network:
         Op(name="sum", kind=OpKind.ADD, inputs=("point", "first"), in_shape=(8, 9, 7), out_shape=(8, 9, 7)),
         Op(name="tanh", kind=OpKind.REQUANTIZE, inputs=("sum",), in_shape=(8, 9, 7), out_shape=(8, 9, 7),
            activation=Activation.HARDTANH),
-        Op(name="grouped", kind=OpKind.CONV2D, inputs=("tanh",), in_shape=(8, 9, 7), out_shape=(6, 5, 4), kernel=(3, 3), stride=(2, 2),
-           padding=(1, 1), groups=2),
+        Op(name="grouped", kind=OpKind.CONV2D, inputs=("tanh",), in_shape=(8, 9, 7), out_shape=(6, 5, 4), kernel=(3, 3),
+           stride=(2, 2), padding=(1, 1), groups=2),
         Op(name="largest", kind=OpKind.MAX_POOL, inputs=("grouped",), in_shape=(6, 5, 4), out_shape=(6, 3, 2), kernel=(3, 3),
            stride=(2, 2), padding=(1, 1)),
         Op(name="wide", kind=OpKind.LINEAR, inputs=("largest",), in_shape=(6, 3, 2), out_shape=(11,), activation=Activation.RELU),
@@ -51,22 +59,20 @@ def _head(name: str, source: str, shape: tuple[int, int, int]) -> list[Op]:
 
 
 def gate_network(classes: int) -> Network:
-    return Network(
-        [
-            Op(name="pool", kind=OpKind.AVG_POOL, inputs=(INPUT,), in_shape=(3, 9, 7), out_shape=(3, 3, 2), kernel=(3, 3), stride=(3, 3)),
-            Op(name="hidden", kind=OpKind.LINEAR, inputs=("pool",), in_shape=(3, 3, 2), out_shape=(6,), activation=Activation.RELU),
-            Op(name="choice", kind=OpKind.LINEAR, inputs=("hidden",), in_shape=(6,), out_shape=(classes,)),
-        ],
-        (3, 9, 7),
-        "gate",
-    )  # fmt: skip
+    ops = [
+        Op(name="pool", kind=OpKind.AVG_POOL, inputs=(INPUT,), in_shape=(3, 9, 7), out_shape=(3, 3, 2), kernel=(3, 3),
+           stride=(3, 3)),
+        Op(name="hidden", kind=OpKind.LINEAR, inputs=("pool",), in_shape=(3, 3, 2), out_shape=(6,), activation=Activation.RELU),
+        Op(name="choice", kind=OpKind.LINEAR, inputs=("hidden",), in_shape=(6,), out_shape=(classes,)),
+    ]  # fmt: skip
+    return Network(ops, (3, 9, 7), "gate")
 
 
 def random_codes(count: int, seed: int) -> Codes:
     """Images of different contrast, so that margins differ. `[N, 9, 7, 3]`"""
     rng = np.random.default_rng(seed)
-    noise = rng.uniform(-1, 1, (count, 9, 7, 3)) * rng.uniform(0.1, 1, (count, 1, 1, 1)) + rng.uniform(-0.3, 0.3, (count, 1, 1, 3))
-    return np.clip(noise * 128 + 128, 0, 255).astype(np.uint8)
+    noise = rng.uniform(-1, 1, (count, 9, 7, 3)) * rng.uniform(0.1, 1, (count, 1, 1, 1))
+    return np.clip((noise + rng.uniform(-0.3, 0.3, (count, 1, 1, 3))) * 128 + 128, 0, 255).astype(np.uint8)
 
 
 def _random_assignment(network: Network, rng: np.random.Generator, widths: tuple[int, ...]) -> BitAssignment:
@@ -94,10 +100,8 @@ def _zeros(network: Network, assignment: BitAssignment) -> dict[str, int]:
     zeros = {INPUT: 128}
     for op in network.ops:
         bits = network.output_bits(op.name, assignment)
-        if op.kind in (OpKind.MAX_POOL, OpKind.AVG_POOL):
-            signed = zeros[op.inputs[0]] > 0
-        else:
-            signed = not op.activation.is_unsigned
+        is_pool = op.kind in (OpKind.MAX_POOL, OpKind.AVG_POOL)
+        signed = zeros[op.inputs[0]] > 0 if is_pool else not op.activation.is_unsigned
         zeros[op.name] = 2 ** (bits - 1) if signed and bits < 32 else 0
     return zeros
 
@@ -146,23 +150,28 @@ def _constants(
     )
 
 
-def _folded(network: Network, menu: Menu, rng: np.random.Generator, **more: object) -> IntegerModel:
-    stored_bits = menu.stored_bits(network)
+def _stored_weights(network: Network, menu: Menu, rng: np.random.Generator) -> dict[str, StoredWeights]:
     stored = {}
-    for op in network.ops:
-        if op.name in stored_bits:
-            bits = stored_bits[op.name]
-            shape = (op.out_channels, 1, 1, op.reduction)
-            if op.kind is not OpKind.LINEAR:
-                shape = (op.out_channels, *op.kernel, op.in_shape[0] // op.groups)
-            stored[op.name] = StoredWeights(codes=rng.integers(0, 2**bits, shape).astype(np.uint8), bits=bits)
+    for name, bits in menu.stored_bits(network).items():
+        op = network[name]
+        inner = (1, 1, op.reduction) if op.kind is OpKind.LINEAR else (*op.kernel, op.in_shape[0] // op.groups)
+        stored[name] = StoredWeights(codes=rng.integers(0, 2**bits, (op.out_channels, *inner)).astype(np.uint8), bits=bits)
+    return stored
+
+
+def _folded(network: Network, menu: Menu, rng: np.random.Generator, gate: IntegerModel | None = None) -> IntegerModel:
+    """A model with random weights and constants; with exits, all entries are one and the same network."""
+    stored = _stored_weights(network, menu, rng)
     shared = int(rng.integers(2**32))
     entries = []
-    for entry in menu.entries:
+    for index, entry in enumerate(menu.entries):
         draw = np.random.default_rng(shared if menu.kind is PolicyKind.EXIT else int(rng.integers(2**32)))
         constants = {op.name: _constants(network, op, entry.assignment, stored, draw) for op in network.ops}
-        entries.append(IntegerEntry(constants=constants, logit_step=0.01))
-    return IntegerModel(network=network, menu=menu, stored=stored, entries=tuple(entries), input_step=0.0173, input_zero=128, **more)
+        used = {op.name: constants[op.name] for op in network.path(menu.exits_passed(index))}
+        entries.append(IntegerEntry(constants=used, logit_step=0.01))
+    return IntegerModel(
+        network=network, menu=menu, stored=stored, entries=tuple(entries), input_step=0.0173, input_zero=128, gate=gate
+    )
 
 
 def _gate(entries: int, rng: np.random.Generator) -> IntegerModel:
@@ -199,10 +208,60 @@ def _make(kind: str, *, entries: int = 3, seed: int = 0, widths: tuple[int, ...]
         count = 1 if policy is PolicyKind.STATIC else entries
         listed = tuple(MenuEntry(assignment=_random_assignment(network, rng, widths)) for _ in range(count))
     menu = Menu(kind=policy, entries=listed)
-    if policy is PolicyKind.GATE:
-        return _folded(network, menu, rng, gate=_gate(len(listed), rng))
-    model = _folded(network, menu, rng)
-    return model if policy is PolicyKind.STATIC else dataclasses.replace(model, thresholds=_median_margins(model))
+    gate = _gate(len(listed), rng) if policy is PolicyKind.GATE else None
+    model = _folded(network, menu, rng, gate)
+    escalates = policy in (PolicyKind.CASCADE, PolicyKind.EXIT)
+    return dataclasses.replace(model, thresholds=_median_margins(model)) if escalates else model
+
+
+def _works(model: IntegerModel) -> list[Work]:
+    """Every row that pricing a model needs."""
+    stored = model.menu.stored_bits(model.network)
+    works = [
+        Work(op=op, precision=entry.assignment[op.name], stored_bits=stored.get(op.name, 0))
+        for ops, entry in zip(model.menu.segments(model.network), model.menu.entries, strict=True)
+        for op in ops
+    ]
+    decisions = [
+        Work(op=argmax_op(size), precision=Precision(0, 8), stored_bits=0)
+        for size in (len(model.entries), CLASSES)
+        if len(model.entries) > 1
+    ]
+    return works + decisions + (_works(model.gate) if model.gate else [])
+
+
+def _final(model: IntegerModel, profile: HardwareProfile, *, count: int = 24) -> FinalModel:
+    """A finished model with prices of that profile and a budget that it just meets."""
+    codes = random_codes(count, 5)
+    answers = run_model(model, codes)
+    shares = tuple(float(np.mean(answers.entries == index)) for index in range(len(model.entries)))
+    paths = CostModel(model.network, profile).paths(model.menu, model.gate.network if model.gate else None)
+    cost = PolicyCost.of_paths(paths, shares)
+    worst, mean = cost.worst, cost.mean.latency_us
+    return FinalModel(
+        model=model,
+        shape=PolicyShape(kind=model.menu.kind),
+        task="random images",
+        profile=profile.name,
+        budget=Budget(
+            latency_us=worst.latency_us * 1.05,
+            flash_bytes=worst.flash_bytes,
+            ram_bytes=worst.ram_bytes,
+            mean_latency_us=mean * 1.1,
+        ),
+        paths=paths,
+        shares=shares,
+        cost=cost,
+        accuracy={"test": 0.5},
+        float_accuracy={"test": 0.6},
+        certificate=Certificate(
+            limit_us=mean * 1.1, bound_us=mean * 1.05, observed_mean_us=mean, confidence=0.95, n_samples=count, method="Hoeffding"
+        ),
+        seed=0,
+        sample_codes=codes,
+        sample_labels=np.zeros(count, np.int32),
+        notes={"origin": "random"},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -215,3 +274,24 @@ def make_model() -> ModelMaker:
 def make_codes() -> Callable[[int, int], Codes]:
     """`make_codes(count, seed)` gives random images for those models."""
     return random_codes
+
+
+KINDS = ("static", "gate", "cascade", "exit")
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> HardwareProfile:
+    """A table of exactly the operations of `make_model(kind)` of every kind, measured on the emulated Cortex-M4."""
+    folder = tmp_path_factory.mktemp("profiles") / "test_m4"
+    folder.mkdir()
+    header = Path(__file__).parents[2] / "hardware_profiles" / "nucleo_l4r5zi" / "profile.toml"
+    shutil.copyfile(header, folder / "profile.toml")
+    works = {work.key: work for kind in KINDS for work in _works(_make(kind))}
+    measure(str(folder), grid=tuple(works.values()), workers=1)
+    return load_profile(folder)
+
+
+@pytest.fixture(scope="session")
+def make_final(profile: HardwareProfile) -> Callable[[str], FinalModel]:
+    """`make_final(kind)` is `make_model(kind)` priced, with a budget that it just meets."""
+    return lambda kind: _final(_make(kind), profile)

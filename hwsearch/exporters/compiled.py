@@ -1,0 +1,92 @@
+"""An exported C package, compiled and run: on this computer, and on an emulated Cortex-M4."""
+
+import ctypes
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hwsearch.exporters.c_package import package_sources
+from hwsearch.graph.network import Network
+from hwsearch.hardware.header import ProfileHeader
+from hwsearch.kernels.emulator import CortexM4
+from hwsearch.kernels.execute import Execution
+from hwsearch.kernels.integer_network import Codes
+from hwsearch.kernels.targets import flash_timing
+from hwsearch.kernels.toolchain import CORTEX_M4, HOST, build_elf, build_shared, find_compiler
+
+RUN, RUN_BETWEEN = "hw_model_run", "hw_model_run_between"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageSize:
+    """Bytes of a linked package: code and constants, and static variables."""
+
+    flash_bytes: int
+    ram_bytes: int
+
+
+class HostPackage:
+    """The package as a shared library of this computer."""
+
+    def __init__(self, folder: Path, network: Network) -> None:
+        self.compiler = find_compiler(HOST)
+        self._classes = network.output.out_channels
+        with tempfile.TemporaryDirectory() as scratch:
+            out = Path(scratch) / "hw_model.so"
+            build_shared(package_sources(folder), out=out, compiler=self.compiler, includes=[folder])
+            self._library = ctypes.CDLL(str(out))
+
+    def run(self, inputs: Codes) -> Execution:
+        """Answers to `[N, H, W, C]` codes."""
+        logits = np.zeros((len(inputs), self._classes), np.int32)
+        entries = np.zeros(len(inputs), np.int64)
+        for index, image in enumerate(np.ascontiguousarray(inputs)):
+            aligned = image.copy()  # numpy aligns what it allocates
+            entries[index] = self._library[RUN](ctypes.c_void_p(aligned.ctypes.data), ctypes.c_void_p(logits[index].ctypes.data))
+        return Execution(logits=logits, entries=entries)
+
+
+class EmulatedPackage:
+    """The package cross-compiled and loaded into an emulated Cortex-M4 with the flash of a profile."""
+
+    def __init__(self, folder: Path, network: Network, header: ProfileHeader) -> None:
+        measured_with_zig = header.library.compiler.startswith("ziglang")
+        self.compiler = find_compiler(CORTEX_M4, "ziglang" if measured_with_zig else None)
+        self.is_priced_core = header.device.core.startswith("Cortex-M4") and header.counter.unit == "cycles"
+        self._classes = network.output.out_channels
+        with tempfile.TemporaryDirectory() as scratch:
+            elf = build_elf(
+                package_sources(folder),
+                out=Path(scratch) / "hw_model.elf",
+                compiler=self.compiler,
+                includes=[folder],
+                keep=[RUN, RUN_BETWEEN],
+            )
+            self._core = CortexM4(elf, flash=flash_timing(header.memory))
+        self._input = self._core.reserve(int(np.prod(network.input_shape)))
+        self._logits = self._core.reserve(4 * self._classes)
+
+    def run(self, inputs: Codes) -> Execution:
+        """Answers to `[N, H, W, C]` codes."""
+        results = [self._call(image, RUN) for image in inputs]
+        return Execution(
+            logits=np.array([logits for logits, _ in results], np.int32).reshape(len(inputs), self._classes),
+            entries=np.array([entry for _, entry in results], np.int64),
+        )
+
+    def cycles_of_entry(self, entry: int, image: Codes) -> int:
+        """Cycles of a whole inference that is made to end at `entry`, for one `[H, W, C]` image."""
+        self._call(image, RUN_BETWEEN, entry, entry)
+        return self._core.cycles
+
+    def size(self) -> ImageSize:
+        image = self._core.image
+        return ImageSize(flash_bytes=image.flash_bytes, ram_bytes=image.ram_bytes)
+
+    def _call(self, image: Codes, symbol: str, *bounds: int) -> tuple[NDArray[np.int32], int]:
+        self._core.write(self._input, image.tobytes())
+        entry = self._core.call(symbol, self._input, self._logits, *bounds)
+        return np.frombuffer(self._core.read(self._logits, 4 * self._classes), "<i4").astype(np.int32), entry
