@@ -2,19 +2,22 @@
 
 A kernel's time is a sum of loops, each run a number of times that follows from the shape: once, per output pixel, per output
 element, per product and so on. Non-negative least squares on these counts, minimising relative errors, finds what each turn
-costs. Nothing is interpolated across widths: latency is a step function of them.
+costs. Convolutions are fitted with the loops of a plain kernel and with those of a tiled one; leaving rows out tells which
+is right (with tiles, the errors of our own kernel are four times smaller). Nothing is interpolated across widths: latency is a
+step function of them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from hwsearch.graph.op import OpKind
+from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.profile import Measurement, RowKey
+from hwsearch.hardware.tiling import QUAD, convolution_tiling, filters_per_block
 
 MIN_ROWS = 4
 """Fewer measured shapes than this say nothing about others."""
@@ -40,30 +43,41 @@ def group_of(key: RowKey) -> RowKey:
     return group
 
 
-def _counts(key: RowKey) -> tuple[int, int, int, int]:
-    """Output pixels, output channels, products per output element, input elements."""
-    pixels = math.prod(key.out_shape[1:])
-    inputs = math.prod(key.in_shape)
-    if key.op is OpKind.LINEAR:
-        return 1, key.out_shape[0], inputs, inputs
-    reduction = key.kernel[0] * key.kernel[1] * (key.in_shape[0] // key.groups if key.op is OpKind.CONV2D else 1)
-    return pixels, key.out_shape[0], reduction, inputs
+def _plain_turns(key: RowKey) -> Floats:
+    """Turns of each loop of a kernel that works pixel by pixel or row by row.
 
-
-def features(key: RowKey) -> Floats:
-    """Turns of each loop that a kernel may have, all at least 1.
-
-    Once, per output pixel, per element, per product, per gathered input, per weight, per input, per border element, and per
-    pair of pixels and of channels (kernels take two of each at a time, and the odd one costs as much as two).
+    Once, per output row, pixel, channel, element, element and kernel row, product, gathered input, weight, input, border.
     """
-    pixels, channels, reduction, inputs = _counts(key)
-    rows = key.out_shape[1] if len(key.out_shape) > 1 else 1
-    border = sum(key.out_shape[1:]) or 1
-    pairs = 4 * math.ceil(pixels / 2) * math.ceil(channels / 2)
+    rows, pixels = (key.out_shape[1], math.prod(key.out_shape[1:])) if len(key.out_shape) > 1 else (1, 1)
+    channels, inputs = key.out_shape[0], math.prod(key.in_shape)
+    depth = inputs if key.op is OpKind.LINEAR else key.in_shape[0] // key.groups if key.op is OpKind.CONV2D else 1
+    reduction = math.prod(key.kernel) * depth
+    elements, border = pixels * channels, sum(key.out_shape[1:]) or 1
     return np.array(
         [
-            1, rows, pixels, channels, pixels * channels, pixels * channels * reduction, pixels * reduction, channels * reduction,
-            inputs, border * reduction, pairs, pairs * reduction,
+            1, rows, pixels, channels, elements, elements * key.kernel[0], elements * reduction, pixels * reduction,
+            channels * reduction, inputs, border * reduction,
+        ],
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+def _tiled_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `hw_conv2d.c`: packing per tile, expanding per tile and block of filters, multiplying, finishing."""
+    unpadded = key.in_shape[1:] == key.out_shape[1:]
+    op = Op(
+        name="op", kind=key.op, inputs=("input",), in_shape=key.in_shape, out_shape=key.out_shape, kernel=key.kernel,
+        stride=key.stride, padding=(0, 0) if unpadded else (1, 1), groups=key.groups,
+    )  # fmt: skip
+    cut = convolution_tiling(op)
+    filters = key.out_shape[0]
+    blocks = key.groups * math.ceil(filters / key.groups / filters_per_block(key.precision))
+    packed = key.groups * cut.tiles * cut.rows * cut.kernel[0] * cut.positions
+    beyond_whole_quads = (cut.out_h % QUAD) * cut.out_w * filters  # finished one by one
+    return np.array(
+        [
+            1, cut.tiles, packed, packed * cut.channels, cut.tiles * blocks * cut.window, cut.quads * blocks,
+            cut.quads * blocks * cut.runs, cut.quads * blocks * cut.window, cut.out_h * cut.out_w * filters, beyond_whole_quads,
         ],
         dtype=np.float64,
     )  # fmt: skip
@@ -76,16 +90,34 @@ def _dimensions(key: RowKey) -> Floats:
 
 
 def _fit(counts: Floats, latencies: Floats) -> Floats:
-    """Cost of one turn of each loop, minimising the sum of squared relative errors."""
-    scale = counts.max(axis=0)  # [features]
-    solution, _ = nnls(counts / scale / latencies[:, None], np.ones(len(latencies)), maxiter=50 * counts.shape[1])
-    return np.asarray(solution / scale, dtype=np.float64)
+    """Cost of one turn of each loop, minimising the sum of squared relative errors; 0 for loops that no row enters."""
+    entered = counts.max(axis=0) > 0
+    scale = counts[:, entered].max(axis=0)  # [features]
+    solution, _ = nnls(counts[:, entered] / scale / latencies[:, None], np.ones(len(latencies)), maxiter=50 * counts.shape[1])
+    costs = np.zeros(counts.shape[1])
+    costs[entered] = solution / scale
+    return costs
+
+
+Loops = Callable[[RowKey], Floats]
+
+
+def _errors_left_out(counts: Floats, latencies: Floats) -> Floats:
+    """Relative error of each row's prediction by all others."""
+    keep = np.ones(len(latencies), dtype=bool)
+    errors = np.empty(len(latencies))
+    for row in range(len(latencies)):
+        keep[row] = False
+        errors[row] = abs(counts[row] @ _fit(counts[keep], latencies[keep]) / latencies[row] - 1.0)
+        keep[row] = True
+    return errors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeRegression:
     """A fit over the rows of one group; `error` is the stated relative error, found by leaving each row out in turn."""
 
+    loops: Loops
     costs: Floats
     error: float
     lowest: Floats
@@ -95,19 +127,16 @@ class ShapeRegression:
     @classmethod
     def fit(cls, rows: Sequence[Measurement]) -> "ShapeRegression":
         """Fit at least `MIN_ROWS` rows of one group."""
-        counts = np.stack([features(row.key) for row in rows])  # [rows, features]
         latencies = np.array([row.latency_us for row in rows])
-        keep = np.ones(len(rows), dtype=bool)
-        errors = []
-        for left_out in range(len(rows)):
-            keep[left_out] = False
-            predicted = float(counts[left_out] @ _fit(counts[keep], latencies[keep]))
-            errors.append(abs(predicted / latencies[left_out] - 1.0))
-            keep[left_out] = True
+        candidates = (_tiled_turns, _plain_turns) if rows[0].op is OpKind.CONV2D else (_plain_turns,)
+        turns = [np.stack([loops(row.key) for row in rows]) for loops in candidates]  # [rows, loops] each
+        errors = [float(np.quantile(_errors_left_out(counts, latencies), ERROR_QUANTILE)) for counts in turns]
+        best = int(np.argmin(errors))
         dimensions = np.stack([_dimensions(row.key) for row in rows])
         return cls(
-            costs=_fit(counts, latencies),
-            error=float(np.quantile(errors, ERROR_QUANTILE)),
+            loops=candidates[best],
+            costs=_fit(turns[best], latencies),
+            error=errors[best],
             lowest=dimensions.min(axis=0),
             highest=dimensions.max(axis=0),
             rows=tuple(rows),
@@ -119,4 +148,4 @@ class ShapeRegression:
         return bool(np.all(dimensions * REACH >= self.lowest) and np.all(dimensions <= self.highest * REACH))
 
     def latency_us(self, key: RowKey) -> float:
-        return float(features(key) @ self.costs)
+        return float(self.loops(key) @ self.costs)

@@ -159,11 +159,12 @@ def _styled(figure: go.Figure, height: int, *, legend: bool) -> go.Figure:
     figure.update_layout(
         height=height, template="plotly_white", font={"family": FONT, "size": 13, "color": INK}, showlegend=legend,
         margin={"l": 10, "r": 10, "t": 40 if legend else 10, "b": 10},
-        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "xanchor": "left", "x": 0, "traceorder": "normal"},
         hoverlabel={"font": {"family": FONT}}, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
     )  # fmt: skip
-    figure.update_xaxes(gridcolor=RULE, zeroline=False, linecolor=RULE, automargin=True)
-    figure.update_yaxes(gridcolor=RULE, zeroline=False, linecolor=RULE, automargin=True)
+    axis = {"gridcolor": RULE, "zeroline": False, "linecolor": RULE, "automargin": True, "title_font_size": 13}
+    figure.update_xaxes(axis)
+    figure.update_yaxes(axis)
     return figure
 
 

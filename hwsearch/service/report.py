@@ -163,14 +163,13 @@ def _policy(data: ReportData) -> str:
     """How the model decides, in one or two sentences."""
     model = data.final.model
     names = _entry_names(data)
-    thresholds = ", ".join(f"{value} at {name}" for value, name in zip(model.thresholds, names, strict=False))
+    stops = ", ".join(f"{name} if it is {value} or more" for value, name in zip(model.thresholds, names, strict=False))
+    margin = "the margin between the two best logits"
     sentences = {
         PolicyKind.STATIC: "A static model: every input takes the same way.",
         PolicyKind.GATE: f"A gate: a small network looks at the downsampled input and picks one of {len(names)} entries.",
-        PolicyKind.CASCADE: f"A cascade of {len(names)} entries: it runs the next one while the margin between the two best "
-        f"logits is below its threshold ({thresholds}).",
-        PolicyKind.EXIT: f"Exits: it stops at the first of {', '.join(names)} where the margin between the two best logits "
-        f"reaches its threshold ({thresholds}).",
+        PolicyKind.CASCADE: f"A cascade: entries run one after another, and {margin} decides when to stop: at {stops}.",
+        PolicyKind.EXIT: f"A model with exits: it runs until {margin} is wide enough, and stops at {stops}, at the end otherwise.",
     }
     return _text(sentences[model.menu.kind])
 

@@ -8,11 +8,14 @@ import pytest
 
 from hwsearch.errors import ProfileError
 from hwsearch.graph.network import Network
+from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.cost_model import CostModel
+from hwsearch.hardware.header import ProfileHeader
 from hwsearch.hardware.interpolation import ShapeRegression, group_of
 from hwsearch.hardware.layout import packed_weight_bytes
-from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.profile import HardwareProfile, Measurement
+from hwsearch.hardware.tiling import convolution_tiling
 
 W4A8, W8A8 = Precision(4, 8), Precision(8, 8)
 
@@ -30,6 +33,24 @@ def test_a_sum_of_loops_is_predicted_where_nothing_was_measured(costs: CostModel
         assert price.origin == "emulated (interpolated)"
         assert price.energy_uj == pytest.approx(price.latency_us * 0.04)
         assert (price.symbol, price.weight_bytes) == ("hw_conv2d_w4a8", packed_weight_bytes(op, 8))
+
+
+def test_a_tiled_kernel_is_recognised_by_its_leaps(header: ProfileHeader, make: SimpleNamespace) -> None:
+    """Five rows of output take as long as eight, since the kernel works on four at a time."""
+
+    def measured(op: Op) -> Measurement:
+        cut = convolution_tiling(op)
+        count = 300.0 + cut.tiles * 900 + cut.quads * -(-op.out_channels // 2) * (60 + 12 * cut.window)
+        plain: Measurement = make.row(header, op, W8A8, 8)
+        return replace(plain, count_median=count, latency_us=header.latency_us(count))
+
+    shapes = [(4, 6, 5), (8, 16, 9), (16, 8, 8), (4, 32, 13), (8, 8, 16), (16, 16, 6), (6, 12, 11), (12, 6, 7), (5, 20, 10)]
+    rows = [measured(make.conv("c", "input", (inputs, outputs), side)) for inputs, outputs, side in shapes]
+    fitted = ShapeRegression.fit(rows)
+    for side in (5, 6, 7, 8, 12, 14):
+        wanted = measured(make.conv("c", "input", (10, 10), side))
+        assert fitted.latency_us(wanted.key) == pytest.approx(wanted.latency_us, rel=0.03)
+    assert fitted.error < 0.05
 
 
 def test_a_linear_layer_does_not_care_how_its_input_was_shaped(costs: CostModel, make: SimpleNamespace) -> None:

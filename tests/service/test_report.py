@@ -300,6 +300,6 @@ def test_every_kind_of_policy_is_explained(data: ReportData, kind: PolicyKind) -
     expected = {
         PolicyKind.STATIC: "every input takes the same way",
         PolicyKind.GATE: "picks one of 2 entries",
-        PolicyKind.CASCADE: "77 at entry 1",
+        PolicyKind.CASCADE: "at entry 1 if it is 77 or more",
     }
     assert expected[kind] in page

@@ -1,0 +1,104 @@
+"""How `kernels/c/portable/hw_conv2d.c` cuts a convolution into tiles: its working memory and the turns of its loops.
+
+A quad is 4 output pixels of one column. A tile holds up to 8 quads, fewer where their packed codes take more than 16 KB; for
+each tile every block of filters is expanded once. The C code computes the same sizes.
+"""
+
+import math
+from dataclasses import dataclass
+
+from hwsearch.graph.op import Op
+from hwsearch.graph.precision import Precision
+
+TILE_QUADS, TILE_BYTES, SHORT_RUN, QUAD = 8, 16384, 16, 4
+WORD_PAIR_BYTES = 8
+"""A quad's codes at one position and channel, and two expanded weights, are two words each."""
+
+
+def filters_per_block(precision: Precision) -> int:
+    """Filters whose weights are expanded together: two words of as many filters as fields fit."""
+    low = (precision.weight_bits == 2) + (precision.activation_bits == 2)
+    packed = low == 1 or (precision.weight_bits, precision.activation_bits) == (4, 4)
+    return 2 * (3 if low == 2 else 2 if packed else 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvolutionTiling:
+    """Tiles of one convolution. `columns` output columns and `rows` rows of quads make a tile.
+
+    `gathered`: windows with short runs of channels are copied to one run each, padded to 4; otherwise one run per kernel row.
+    """
+
+    out_h: int
+    out_w: int
+    channels: int
+    kernel: tuple[int, int]
+    stride_w: int
+    gathered: bool
+    columns: int
+    rows: int
+
+    @property
+    def window(self) -> int:
+        """Word pairs that one output pixel's quad multiplies."""
+        products = self.kernel[0] * self.kernel[1] * self.channels
+        return -(-products // 4) * 4 if self.gathered else products
+
+    @property
+    def runs(self) -> int:
+        """Stretches of consecutive word pairs in a window."""
+        return 1 if self.gathered else self.kernel[0]
+
+    @property
+    def positions(self) -> int:
+        """Input columns that one row of quads packs, per kernel row; gathered windows copy those that they share."""
+        return self.columns * self.kernel[1] if self.gathered else self._touched(self.columns)
+
+    def _touched(self, columns: int) -> int:
+        return (columns - 1) * self.stride_w + self.kernel[1]
+
+    @property
+    def tiles(self) -> int:
+        return math.ceil(self.quad_rows / self.rows) * math.ceil(self.out_w / self.columns)
+
+    @property
+    def quad_rows(self) -> int:
+        return math.ceil(self.out_h / QUAD)
+
+    @property
+    def quads(self) -> int:
+        return self.quad_rows * self.out_w
+
+    def row_bytes(self, columns: int) -> int:
+        """Packed codes of one row of quads."""
+        pairs = columns * self.window if self.gathered else self.kernel[0] * self._touched(columns) * self.channels
+        return WORD_PAIR_BYTES * pairs
+
+    def scratch_bytes(self) -> int:
+        """Packed codes, expanded weights of one block of filters, sums of codes, one pixel of padding."""
+        products = self.kernel[0] * self.kernel[1] * self.channels
+        weights = WORD_PAIR_BYTES * (-(-products // 16) * 16)
+        sums = self.rows * (self.columns if self.gathered else self.positions) * QUAD * 4
+        return self.rows * self.row_bytes(self.columns) + weights + sums + -(-self.channels // 4) * 4
+
+
+def convolution_tiling(op: Op) -> ConvolutionTiling:
+    """The tiling of a convolution; a 1x1 convolution without stride or padding sees the image as one column."""
+    channels = op.in_shape[0] // op.groups
+    _, out_h, out_w = op.out_shape
+    if op.kernel == op.stride == (1, 1) and op.padding == (0, 0):
+        out_h, out_w = out_h * out_w, 1
+    columns, rows = min(out_w, TILE_QUADS), 1
+
+    def tiling() -> ConvolutionTiling:
+        return ConvolutionTiling(
+            out_h=out_h, out_w=out_w, channels=channels, kernel=op.kernel, stride_w=op.stride[1],
+            gathered=op.kernel[1] * channels < SHORT_RUN, columns=columns, rows=rows,
+        )  # fmt: skip
+
+    while columns > 1 and tiling().row_bytes(columns) > TILE_BYTES:
+        columns = (columns + 1) // 2
+    rows = min(math.ceil(out_h / QUAD), TILE_QUADS // columns)
+    while rows > 1 and rows * tiling().row_bytes(columns) > TILE_BYTES:
+        rows = (rows + 1) // 2
+    return tiling()
