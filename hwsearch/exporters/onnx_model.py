@@ -142,7 +142,7 @@ def _gate_decision(graph: GraphWriter, model: IntegerModel, codes: str) -> str:
     gate = model.gate
     if gate is None:
         raise BundleError("A model with a gate policy must hold the gate's integers, but holds none; finalize it again.")
-    inside = GraphWriter(prefix="gate/", nodes=graph.nodes, initializers=graph.initializers)
+    inside = graph.named("gate/")
     logits = _write_segment(inside, gate, 0, {INPUT: codes}, model_name="gate/")
     return inside.node("ArgMax", [logits], "choice", {"axis": 1, "keepdims": 0})
 
@@ -150,14 +150,15 @@ def _gate_decision(graph: GraphWriter, model: IntegerModel, codes: str) -> str:
 def _chosen(graph: GraphWriter, model: IntegerModel, codes: str, choice: str, index: int) -> Outcome:
     """The path of the entry that `choice` names, among entries `index` and above."""
 
-    def path(inside: GraphWriter) -> Outcome:
+    def path(around: GraphWriter) -> Outcome:
+        inside = around.named(f"e{index}/")
         return _write_segment(inside, model, index, {INPUT: codes}), _entry_constant(inside, index)
 
     if index == len(model.entries) - 1:
         return path(graph)
-    taken, other = graph.subgraph(f"e{index}/"), graph.subgraph(f"above{index}/")
+    chosen, other = graph.subgraph(f"e{index}/"), graph.subgraph(f"above{index}/")
     is_chosen = graph.node("Equal", [choice, graph.constant(f"index_{index}", np.array([index], np.int64))], f"is_{index}")
-    branches = (taken, path(taken)), (other, _chosen(other, model, codes, choice, index + 1))
+    branches = (chosen, path(chosen)), (other, _chosen(other, model, codes, choice, index + 1))
     return _if(graph, model, is_chosen, index, branches)
 
 
@@ -167,7 +168,7 @@ def _escalating(graph: GraphWriter, model: IntegerModel, values: Mapping[str, st
     `values` are the codes that exist already: with exits those of the trunk so far, in a cascade the input alone.
     """
     known = dict(values)
-    inside = GraphWriter(prefix=f"e{index}/", nodes=graph.nodes, initializers=graph.initializers)
+    inside = graph.named(f"e{index}/")
     logits = _write_segment(inside, model, index, known)
     if index == len(model.entries) - 1:
         return logits, _entry_constant(inside, index)

@@ -47,6 +47,10 @@ class GraphWriter:
         """An empty graph inside this one."""
         return GraphWriter(prefix=prefix, initializers=self.initializers)
 
+    def named(self, prefix: str) -> "GraphWriter":
+        """This very graph, with another prefix for what is appended."""
+        return GraphWriter(prefix=prefix, nodes=self.nodes, initializers=self.initializers)
+
     def node(self, op_type: str, inputs: Sequence[str], name: str, attributes: Mapping[str, Any] | None = None) -> str:
         """Append a node with one output and return that output's name."""
         output = f"{self.prefix}{name}"
