@@ -152,9 +152,7 @@ class CostModel:
         self, ops: Iterable[Op], assignment: BitAssignment, stored_bits: Mapping[str, int] | None
     ) -> tuple[OpPrice, ...]:
         stored = stored_bits or {}
-        return tuple(
-            self.op_price(op, assignment[op.name], stored.get(op.name, assignment[op.name].weight_bits)) for op in ops
-        )
+        return tuple(self.op_price(op, assignment[op.name], stored.get(op.name, assignment[op.name].weight_bits)) for op in ops)
 
     def price(
         self, assignment: BitAssignment, *, stored_bits: Mapping[str, int] | None = None, exits: Iterable[str] = ("",)

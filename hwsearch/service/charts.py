@@ -25,6 +25,8 @@ _KIND_SYMBOLS = {
     PolicyKind.CASCADE: "triangle-up",
     PolicyKind.EXIT: "diamond",
 }
+LOWER_EDGE = 0.05
+"""How far below the front, in accuracy, a figure still reaches."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -50,9 +52,10 @@ def front_figure(
     """
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04)
     sides = [("mean", budget.mean_latency_us), ("worst", budget.latency_us)]
+    lowest = min(finished[0], *(point.accuracy for point in points)) - LOWER_EDGE
     for column, (side, limit) in enumerate(sides, start=1):
         _add_points(figure, points, side, column)
-        _add_references(figure, references, column)
+        _add_references(figure, references, lowest, column)
         _add_finished(figure, [point for point in points if point.trial == chosen_trial], finished, side, column)
         figure.add_hline(y=100 * float_accuracy, line={"color": MUTED, "width": 1, "dash": "dot"}, row=1, col=column)
         if limit is not None:
@@ -95,16 +98,29 @@ def _hover(point: FrontPoint) -> str:
     )
 
 
-def _add_references(figure: go.Figure, references: Mapping[str, tuple[float, float]], column: int) -> None:
+def _add_references(figure: go.Figure, references: Mapping[str, tuple[float, float]], lowest: float, column: int) -> None:
+    """Crosses; a model far below the front is a triangle at the lower edge with its accuracy, so that the front stays wide."""
+    below = [accuracy < lowest for accuracy, _ in references.values()]
+    text = [f"{name} ({_percent(references[name][0])})" if low else name for name, low in zip(references, below, strict=True)]
     figure.add_trace(
         go.Scatter(
-            x=[latency / 1000 for _, latency in references.values()], y=[100 * accuracy for accuracy, _ in references.values()],
-            mode="markers+text", text=list(references), textposition="bottom center", textfont={"size": 11, "color": MUTED},
+            x=[latency / 1000 for _, latency in references.values()],
+            y=[100 * max(accuracy, lowest) for accuracy, _ in references.values()],
+            mode="markers+text", text=text, textfont={"size": 11, "color": MUTED}, cliponaxis=False,
+            textposition=["top center" if low else "bottom center" for low in below],
             name="uniform", legendgroup="uniform", showlegend=column == 1,
-            marker={"color": MUTED, "symbol": "x-thin", "size": 9, "line": {"width": 2, "color": MUTED}},
-            hovertemplate="uniform %{text}<br>accuracy %{y:.2f} %<br>%{x:.3f} ms<extra></extra>",
+            marker={
+                "symbol": ["triangle-down" if low else "x-thin" for low in below],
+                "color": MUTED, "size": 9, "line": {"width": 2, "color": MUTED},
+            },
+            customdata=[_percent(accuracy) for accuracy, _ in references.values()],
+            hovertemplate="uniform<br>accuracy %{customdata}<br>%{x:.3f} ms<extra></extra>",
         ), row=1, col=column,
     )  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
 
 
 def _add_finished(
@@ -132,7 +148,7 @@ def _add_finished(
 def _add_limit(figure: go.Figure, limit_ms: float, column: int) -> None:
     figure.add_vline(x=limit_ms, line={"color": ACCENT, "width": 1}, row=1, col=column)
     figure.add_annotation(
-        text="budget", x=limit_ms, y=0, xref=f"x{column}", yref="y domain", showarrow=False, xanchor="right", yanchor="bottom",
+        text="budget", x=limit_ms, y=0.5, xref=f"x{column}", yref="y domain", showarrow=False, xanchor="right", yanchor="middle",
         textangle=-90, font={"color": ACCENT, "size": 11},
     )  # fmt: skip
 

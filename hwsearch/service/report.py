@@ -169,7 +169,7 @@ def _policy(data: ReportData) -> str:
         PolicyKind.STATIC: "A static model: every input takes the same way.",
         PolicyKind.GATE: f"A gate: a small network looks at the downsampled input and picks one of {len(names)} entries.",
         PolicyKind.CASCADE: f"A cascade: entries run one after another, and {margin} decides when to stop: at {stops}.",
-        PolicyKind.EXIT: f"A model with exits: it runs until {margin} is wide enough, and stops at {stops}, at the end otherwise.",
+        PolicyKind.EXIT: f"A model with exits: {margin} decides where to stop: at {stops}, at the end otherwise.",
     }
     return _text(sentences[model.menu.kind])
 

@@ -25,6 +25,7 @@ from hwsearch.hardware.layout import packed_weight_bytes
 from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance
 from hwsearch.kernels.final_model import Certificate, FinalModel
 from hwsearch.kernels.integer_network import IntegerModel, StoredWeights
+from hwsearch.service.charts import LOWER_EDGE
 from hwsearch.service.report import Inputs, Reference, ReportData, png, report_html, write_report
 
 W8A8, W4A4, W2A2 = (Precision(bits, bits) for bits in (8, 4, 2))
@@ -133,7 +134,7 @@ def data() -> ReportData:
         final=final, front=front_of(network, costs), chosen_trial=4, header=HEADER, inferences=costs.inferences(menu),
         references=tuple(
             Reference(name=str(precision), accuracy=accuracy, cost=costs.price(assignment(network, precision)))
-            for precision, accuracy in ((W8A8, 0.984), (W4A4, 0.971), (W2A2, 0.905))
+            for precision, accuracy in ((W8A8, 0.984), (W4A4, 0.971), (W2A2, 0.935))
         ),
         inputs=digit_inputs(), split="test",
         seconds={"float": 11.2, "supernet": 48.0, "search": 61.5, "finalize": 20.1, "export": 6.0},
@@ -208,6 +209,16 @@ def test_the_front_shows_every_point_every_reference_and_the_budget(data: Report
     assert '"text":["w8a8","w4a4","w2a2"]' in figure[0]
     assert "float 98.75 %" in figure[0]
     assert figure[0].count('"text":"budget"') == 2
+
+
+def test_a_reference_far_below_the_front_tells_its_accuracy_at_the_edge(data: ReportData) -> None:
+    poor = replace(data.references[2], accuracy=0.31)
+    page = report_html(replace(data, references=(*data.references[:2], poor)))
+    assert '"text":["w8a8","w4a4","w2a2 (31.00 %)"]' in page
+    lowest = 100 * (min(point.accuracy for point in data.front.points) - LOWER_EDGE)
+    drawn = re.search(r'"y":\[98\.4,97\.1,([\d.]+)\]', page)
+    assert drawn is not None
+    assert float(drawn[1]) == pytest.approx(lowest)
 
 
 def test_an_entry_that_skips_an_operation_says_so(text: str) -> None:

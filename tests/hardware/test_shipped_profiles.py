@@ -1,0 +1,71 @@
+"""Every shipped profile loads, agrees with the layout rules, and prices every shipped search space at every precision."""
+
+from pathlib import Path
+
+import pytest
+
+from hwsearch.graph.op import Op
+from hwsearch.graph.precision import Precision
+from hwsearch.graph.space import SearchSpace, list_spaces, load_space, network_for_space
+from hwsearch.hardware.cost_model import CostModel
+from hwsearch.hardware.layout import packed_weight_bytes, scratch_bytes
+from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, load_profile
+
+SHIPPED = Path(__file__).resolve().parents[2] / "hardware_profiles"
+NAMES = sorted(folder.parent.name for folder in SHIPPED.glob("*/profile.toml"))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def profile(request: pytest.FixtureRequest) -> HardwareProfile:
+    return load_profile(SHIPPED / str(request.param))
+
+
+@pytest.fixture(scope="module")
+def spaces() -> list[SearchSpace]:
+    return [load_space(name, network_for_space(name)) for name in list_spaces()]
+
+
+def op_of(row: Measurement) -> Op:
+    unpadded = row.in_shape[1:] == row.out_shape[1:]
+    return Op(
+        name="op", kind=row.op, inputs=("input",), in_shape=row.in_shape, out_shape=row.out_shape, kernel=row.kernel,
+        stride=row.stride, padding=(0, 0) if unpadded else (1, 1), groups=row.groups,
+    )  # fmt: skip
+
+
+def test_two_profiles_are_shipped() -> None:
+    assert {"nucleo_l4r5zi", "host_x86_64"} <= set(NAMES)
+
+
+def test_memory_columns_follow_the_layout(profile: HardwareProfile) -> None:
+    for row in profile.measurements:
+        op = op_of(row)
+        assert row.scratch_bytes == scratch_bytes(op, row.precision), row.key
+        assert row.weight_bytes == (packed_weight_bytes(op, row.stored_bits) if op.has_weights else 0), row.key
+        assert row.code_bytes > 0, row.key
+
+
+def test_every_number_says_where_it_comes_from(profile: HardwareProfile) -> None:
+    expected = Provenance.MEASURED if profile.header.counter.unit == "ns" else Provenance.EMULATED
+    assert {row.provenance for row in profile.measurements} == {expected}
+    assert len(profile.validity.text) > 80
+    assert profile.validity.relative_error > 0
+
+
+@pytest.mark.slow
+def test_every_shipped_space_has_a_price_at_every_precision(profile: HardwareProfile, spaces: list[SearchSpace]) -> None:
+    for space in spaces:
+        costs = CostModel(space.network, profile)
+        for exits in (("",), *((name,) for name in space.network.exits)):
+            for unit, options in costs.unit_prices(space, exits=exits).items():
+                assert all(option.latency_us >= 0 and option.flash_bytes >= 0 for option in options), unit
+        widest = space.assignment({unit.name: unit.widest for unit in space.units})
+        assert costs.provenance(costs.breakdown(widest)).keys() <= {"emulated", "measured"}, "reference networks have exact rows"
+
+
+def test_low_bits_pay_on_the_microcontroller() -> None:
+    space = load_space("digits_cnn", network_for_space("digits_cnn"))
+    costs = CostModel(space.network, load_profile(SHIPPED / "nucleo_l4r5zi"))
+    by_width = {bits: costs.price(space.uniform(Precision(bits, bits))).latency_us for bits in (2, 4, 8)}
+    assert by_width[4] < 0.8 * by_width[8]
+    assert by_width[2] < by_width[4]
