@@ -136,11 +136,16 @@ class Schedule:
 
     def _straggler(self, batch: _Batch) -> int | None:
         """The item that has run longest, if it is due for a copy."""
-        due = [(running.since, running.index) for running in self._alone(batch)]
-        limit = self._straggler_limit(batch)
-        if not due or limit is None or self._crew.now() - min(due)[0] < limit:
+        due = self._next_straggler(batch)
+        return due[1] if due is not None and due[0] <= self._crew.now() else None
+
+    def _next_straggler(self, batch: _Batch) -> tuple[float, int] | None:
+        """When the item that has run longest is due for a copy, and its index."""
+        alone = [(running.since, running.index) for running in self._alone(batch)]
+        if not alone or len(batch.durations) < MIN_FINISHED:
             return None
-        return min(due)[1]
+        since, index = min(alone)
+        return since + max(STRAGGLER_MIN_S, STRAGGLER_FACTOR * median(batch.durations)), index
 
     def _alone(self, batch: _Batch) -> list[_Running]:
         """Unfinished items of this batch that fewer than the allowed number of workers compute."""
@@ -148,18 +153,10 @@ class Schedule:
         copies = [running.index for running in own]
         return [running for running in own if copies.count(running.index) < MAX_COPIES]
 
-    @staticmethod
-    def _straggler_limit(batch: _Batch) -> float | None:
-        if len(batch.durations) < MIN_FINISHED:
-            return None
-        return max(STRAGGLER_MIN_S, STRAGGLER_FACTOR * median(batch.durations))
-
     def _patience(self, batch: _Batch) -> float:
         """Seconds to wait for an event: until the oldest item becomes a straggler, if somebody could take it."""
-        alone, limit = self._alone(batch), self._straggler_limit(batch)
-        if not self._idle or not alone or limit is None:
-            return START_LIMIT_S
-        return max(0.0, min(running.since for running in alone) + limit - self._crew.now())
+        due = self._next_straggler(batch) if self._idle else None
+        return START_LIMIT_S if due is None else max(0.0, due[0] - self._crew.now())
 
     def _require_a_worker(self) -> None:
         if not self._idle and not self._running:
