@@ -32,7 +32,7 @@ class EntryResults:
         if self.margins.shape != (count, entries) or len(self.images) != count or self.relative_latencies.shape != (entries,):
             raise SpaceError(
                 f"Results of {entries} entries on {count} images must have losses and margins [N, K] and latencies [K], but "
-                f"margins are {self.margins.shape}, latencies {self.relative_latencies.shape}, images {len(self.images)}; align them."
+                f"margins have {self.margins.shape}, latencies {self.relative_latencies.shape}, images {len(self.images)}; align."
             )
 
     def subset(self, indices: NDArray[np.int64]) -> "EntryResults":

@@ -171,7 +171,8 @@ class _EntryFold:
 def _centred(stored: StoredWeights, bits: int) -> Tensor:
     """Weights in half steps, `2u + 1 - 2^bits`, int64 in the shape of the stored codes."""
     u = torch.from_numpy(stored.codes.astype(np.int64)) >> (stored.bits - bits)
-    return 2 * u + 1 - 2**bits
+    centred: Tensor = 2 * u + 1 - 2**bits
+    return centred
 
 
 def _constants(

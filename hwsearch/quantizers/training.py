@@ -34,6 +34,7 @@ class SupernetTraining:
     batch: int = 64
     learning_rate: float = 2e-3
     step_learning_rate: float = 2e-3
+    head_learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     random_paths: int = 1
     label_share: float = 0.5
@@ -119,16 +120,30 @@ def shuffled_batches(task: Task, batch: int, generator: torch.Generator) -> Iter
 
 
 def make_optimizer(supernet: Supernet, training: SupernetTraining) -> torch.optim.Optimizer:
-    """Adam with decoupled decay on weights alone; steps, scales and offsets are not decayed."""
-    weights = [p for name, p in supernet.named_parameters() if name.endswith("nested.weight")]
-    steps = [p for name, p in supernet.named_parameters() if "log_" in name]
-    rest = [p for name, p in supernet.named_parameters() if not name.endswith("nested.weight") and "log_" not in name]
-    groups = [
-        {"params": weights, "lr": training.learning_rate, "weight_decay": training.weight_decay},
-        {"params": steps, "lr": training.step_learning_rate, "weight_decay": 0.0},
-        {"params": rest, "lr": training.learning_rate, "weight_decay": 0.0},
+    """Adam with decoupled decay on weights alone; steps, scales and offsets are not decayed.
+
+    Exit heads start at random on features that are already good, so they learn faster than the trunk.
+    """
+    in_head = {
+        id(p) for op in supernet.network.ops if op.exit and op.has_weights for p in supernet.weighted_op(op.name).parameters()
+    }
+    named = list(supernet.named_parameters())
+    heads = [p for _, p in named if id(p) in in_head]
+    steps = [p for name, p in named if "log_" in name and id(p) not in in_head]
+    weights = [p for name, p in named if name.endswith("nested.weight") and id(p) not in in_head]
+    rest = [
+        p
+        for name, p in named
+        if name.endswith(("bias", "norm.scale", "norm.offset", "offset_correction")) and id(p) not in in_head
     ]
-    return torch.optim.AdamW(groups)
+    rate = training.learning_rate
+    groups = [
+        {"params": weights, "lr": rate, "weight_decay": training.weight_decay},
+        {"params": rest, "lr": rate, "weight_decay": 0.0},
+        {"params": steps, "lr": training.step_learning_rate, "weight_decay": 0.0},
+        {"params": heads, "lr": training.head_learning_rate, "weight_decay": training.weight_decay},
+    ]
+    return torch.optim.AdamW(groups, fused=True)
 
 
 def warm_cosine(step: int, steps: int, warm_share: float = 0.05) -> float:
