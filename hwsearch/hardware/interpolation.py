@@ -2,8 +2,8 @@
 
 A kernel's time is a sum of loops, each run a number of times that follows from the shape: once, per output pixel, per output
 element, per product and so on. Non-negative least squares on these counts, minimising relative errors, finds what each turn
-costs. Convolutions are fitted with the loops of a plain kernel and with those of a tiled one; leaving rows out tells which
-is right (with tiles, the errors of our own kernel are four times smaller). Nothing is interpolated across widths: latency is a
+costs. Convolutions are fitted with the loops of a plain kernel and with those of our own; leaving rows out tells which are
+right (with tiles, the errors for our own kernel are four times smaller). Nothing is interpolated across widths: latency is a
 step function of them.
 """
 
@@ -17,7 +17,7 @@ from scipy.optimize import nnls
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.profile import Measurement, RowKey
-from hwsearch.hardware.tiling import QUAD, convolution_tiling, filters_per_block
+from hwsearch.hardware.tiling import LANES, QUAD, convolution_tiling, depthwise_stretches, filters_per_block
 
 MIN_ROWS = 4
 """Fewer measured shapes than this say nothing about others."""
@@ -64,12 +64,7 @@ def _plain_turns(key: RowKey) -> Floats:
 
 def _tiled_turns(key: RowKey) -> Floats:
     """Turns of each loop of `hw_conv2d.c`: packing per tile, expanding per tile and block of filters, multiplying, finishing."""
-    unpadded = key.in_shape[1:] == key.out_shape[1:]
-    op = Op(
-        name="op", kind=key.op, inputs=("input",), in_shape=key.in_shape, out_shape=key.out_shape, kernel=key.kernel,
-        stride=key.stride, padding=(0, 0) if unpadded else (1, 1), groups=key.groups,
-    )  # fmt: skip
-    cut = convolution_tiling(op)
+    cut = convolution_tiling(_op_of(key))
     filters = key.out_shape[0]
     blocks = key.groups * math.ceil(filters / key.groups / filters_per_block(key.precision))
     packed = key.groups * cut.tiles * cut.rows * cut.kernel[0] * cut.positions
@@ -80,6 +75,30 @@ def _tiled_turns(key: RowKey) -> Floats:
             cut.quads * blocks * cut.runs, cut.quads * blocks * cut.window, cut.out_h * cut.out_w * filters, beyond_whole_quads,
         ],
         dtype=np.float64,
+    )  # fmt: skip
+
+
+def _depthwise_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `hw_depthwise_conv2d.c`: copying, summing and finishing, per stretch, row and pixel."""
+    cut = depthwise_stretches(_op_of(key))
+    pieces = cut.stretches * cut.lanes
+    copied = pieces * cut.in_rows * cut.in_columns
+    whole_words = cut.channels % LANES == 0
+    return np.array(
+        [
+            1, pieces, pieces * cut.in_rows, copied * whole_words, copied * (not whole_words), cut.lanes * cut.out_h,
+            cut.lanes * cut.out_h * cut.out_w, cut.stretches * cut.channels, cut.out_h * cut.out_w * cut.channels,
+        ],
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+def _op_of(key: RowKey) -> Op:
+    """The operation of a row; a row does not tell its padding, which matters to a 1x1 convolution alone."""
+    unpadded = key.in_shape[1:] == key.out_shape[1:]
+    return Op(
+        name="op", kind=key.op, inputs=("input",), in_shape=key.in_shape, out_shape=key.out_shape, kernel=key.kernel,
+        stride=key.stride, padding=(0, 0) if unpadded else (1, 1), groups=key.groups,
     )  # fmt: skip
 
 
@@ -100,6 +119,10 @@ def _fit(counts: Floats, latencies: Floats) -> Floats:
 
 
 Loops = Callable[[RowKey], Floats]
+_OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
+    OpKind.CONV2D: (_tiled_turns,),
+    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns,),
+}
 
 
 def _errors_left_out(counts: Floats, latencies: Floats) -> Floats:
@@ -128,7 +151,7 @@ class ShapeRegression:
     def fit(cls, rows: Sequence[Measurement]) -> "ShapeRegression":
         """Fit at least `MIN_ROWS` rows of one group."""
         latencies = np.array([row.latency_us for row in rows])
-        candidates = (_tiled_turns, _plain_turns) if rows[0].op is OpKind.CONV2D else (_plain_turns,)
+        candidates = (_plain_turns, *_OWN_LOOPS.get(rows[0].op, ()))
         turns = [np.stack([loops(row.key) for row in rows]) for loops in candidates]  # [rows, loops] each
         errors = [float(np.quantile(_errors_left_out(counts, latencies), ERROR_QUANTILE)) for counts in turns]
         best = int(np.argmin(errors))

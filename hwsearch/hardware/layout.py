@@ -7,7 +7,7 @@ from dataclasses import replace
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import BitAssignment, Precision
-from hwsearch.hardware.tiling import convolution_tiling
+from hwsearch.hardware.tiling import convolution_tiling, depthwise_stretches
 
 REQUANTIZE_BYTES_PER_CHANNEL = 12
 """int32 bias, int32 multiplier and int32 shift of one output channel of one menu entry."""
@@ -48,12 +48,13 @@ def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment) 
 def scratch_bytes(op: Op, precision: Precision) -> int:
     """Bytes of working memory that the kernel of an operation needs while it runs; the same at every precision.
 
-    Convolutions pack tiles of their input, depthwise ones expand their weights, linear operations their input.
+    Convolutions pack tiles of their input; depthwise ones expand their weights, copy and sum a few rows of four
+    channels; linear operations expand their input.
     """
     if op.kind is OpKind.CONV2D:
         return convolution_tiling(op).scratch_bytes()
     if op.kind is OpKind.DEPTHWISE_CONV2D:
-        return math.prod(op.kernel) * -(-op.in_shape[0] // 4) * 8
+        return depthwise_stretches(op).scratch_bytes()
     if op.kind is OpKind.LINEAR:
         return -(-op.reduction // 16) * 32
     return 0

@@ -1,7 +1,8 @@
-"""How `kernels/c/portable/hw_conv2d.c` cuts a convolution into tiles: its working memory and the turns of its loops.
+"""How the kernels in `kernels/c/portable/` cut their work: their working memory and the turns of their loops.
 
-A quad is 4 output pixels of one column. A tile holds up to 8 quads, fewer where their packed codes take more than 16 KB; for
-each tile every block of filters is expanded once. The C code computes the same sizes.
+`hw_conv2d.c`: a quad is 4 output pixels of one column. A tile holds up to 8 quads, fewer where their packed codes take more
+than 16 KB; for each tile every block of filters is expanded once. `hw_depthwise_conv2d.c`: some rows of output at a time (64
+pixels, at least one row), for four channels at a time. The C code computes the same sizes.
 """
 
 import math
@@ -11,6 +12,9 @@ from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 
 TILE_QUADS, TILE_BYTES, SHORT_RUN, QUAD = 8, 16384, 16, 4
+STRETCH = 64
+LANES = 4
+"""Channels that a depthwise kernel does together."""
 WORD_PAIR_BYTES = 8
 """A quad's codes at one position and channel, and two expanded weights, are two words each."""
 
@@ -102,3 +106,40 @@ def convolution_tiling(op: Op) -> ConvolutionTiling:
     while rows > 1 and rows * tiling().row_bytes(columns) > TILE_BYTES:
         rows = (rows + 1) // 2
     return tiling()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthwiseStretches:
+    """Stretches of one depthwise convolution: `rows` output rows, under which `in_rows` x `in_columns` inputs lie."""
+
+    out_h: int
+    out_w: int
+    channels: int
+    taps: int
+    rows: int
+    in_rows: int
+    in_columns: int
+
+    @property
+    def stretches(self) -> int:
+        return math.ceil(self.out_h / self.rows)
+
+    @property
+    def lanes(self) -> int:
+        """Groups of four channels."""
+        return math.ceil(self.channels / LANES)
+
+    def scratch_bytes(self) -> int:
+        """Weights of 16 bits for all channels; for one group inputs of 16 bits and int32 sums."""
+        pairs = self.taps * self.lanes + self.in_rows * self.in_columns
+        return WORD_PAIR_BYTES * pairs + self.rows * self.out_w * LANES * 4
+
+
+def depthwise_stretches(op: Op) -> DepthwiseStretches:
+    """How a depthwise convolution is cut."""
+    _, out_h, out_w = op.out_shape
+    rows = min(max(STRETCH // out_w, 1), out_h)
+    return DepthwiseStretches(
+        out_h=out_h, out_w=out_w, channels=op.in_shape[0], taps=math.prod(op.kernel), rows=rows,
+        in_rows=(rows - 1) * op.stride[0] + op.kernel[0], in_columns=(out_w - 1) * op.stride[1] + op.kernel[1],
+    )  # fmt: skip

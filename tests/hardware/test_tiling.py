@@ -1,0 +1,79 @@
+"""Tiles cover every output once, keep to their memory, and match sizes worked out by hand."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.precision import Precision
+from hwsearch.hardware.tiling import (
+    QUAD,
+    TILE_BYTES,
+    TILE_QUADS,
+    convolution_tiling,
+    depthwise_stretches,
+    filters_per_block,
+)
+
+
+def conv(channels: int, filters: int, height: int, width: int, kernel: int = 3, stride: int = 1) -> Op:
+    padding = kernel // 2
+    out = tuple((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    return Op(
+        name="conv", kind=OpKind.CONV2D, inputs=("input",), in_shape=(channels, height, width), out_shape=(filters, *out),
+        kernel=(kernel, kernel), stride=(stride, stride), padding=(padding, padding),
+    )  # fmt: skip
+
+
+SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 8), st.integers(1, 40), st.integers(1, 40))
+
+
+@given(SHAPES, st.sampled_from([1, 3, 5]), st.sampled_from([1, 2]))
+def test_tiles_cover_the_output_and_keep_to_their_memory(shape: tuple[int, int, int, int], kernel: int, stride: int) -> None:
+    op = conv(*shape, kernel, stride)
+    cut = convolution_tiling(op)
+    assert cut.out_h * cut.out_w == math.prod(op.out_shape[1:])
+    assert cut.quads * QUAD >= cut.out_h * cut.out_w
+    assert cut.tiles * cut.rows * cut.columns >= cut.quads
+    assert 1 <= cut.rows * cut.columns <= TILE_QUADS
+    assert cut.rows * cut.columns == 1 or cut.rows * cut.row_bytes(cut.columns) <= TILE_BYTES
+    assert cut.window >= kernel * kernel * shape[0]
+    assert cut.window % cut.runs == 0
+    assert cut.scratch_bytes() % 4 == 0
+
+
+def test_a_wide_layer_matches_sizes_worked_out_by_hand() -> None:
+    cut = convolution_tiling(conv(32, 16, 8, 8))
+    # 8 columns touch 10 input columns: 3 rows x 10 x 32 pairs of words, 7680 bytes a row of quads; one row makes a tile
+    assert (cut.columns, cut.rows, cut.positions, cut.tiles, cut.quads) == (8, 1, 10, 2, 16)
+    assert cut.scratch_bytes() == 7680 + 288 * 8 + 10 * 4 * 4 + 32
+
+
+def test_a_first_layer_gathers_its_short_runs() -> None:
+    cut = convolution_tiling(conv(1, 16, 8, 8))
+    # 9 products are padded to 12; weights have room for 16
+    assert (cut.gathered, cut.window, cut.runs, cut.columns, cut.rows) == (True, 12, 1, 8, 1)
+    assert cut.scratch_bytes() == 8 * 12 * 8 + 16 * 8 + 8 * 4 * 4 + 4
+
+
+def test_a_pointwise_layer_is_one_column() -> None:
+    cut = convolution_tiling(conv(64, 8, 5, 5, kernel=1))
+    assert (cut.out_h, cut.out_w, cut.quads, cut.rows, cut.columns) == (25, 1, 7, 7, 1)
+
+
+def test_depthwise_stretches_match_sizes_worked_out_by_hand() -> None:
+    op = conv(6, 6, 10, 20)
+    cut = depthwise_stretches(op)
+    # 64 pixels are 3 rows of 20; under them lie 5 x 22 inputs; 6 channels are two groups
+    assert (cut.rows, cut.in_rows, cut.in_columns, cut.stretches, cut.lanes) == (3, 5, 22, 4, 2)
+    assert cut.scratch_bytes() == 9 * 2 * 8 + 5 * 22 * 8 + 3 * 20 * 16
+
+
+@pytest.mark.parametrize(
+    ("precision", "filters"),
+    [("w8a8", 2), ("w4a8", 2), ("w8a4", 2), ("w4a4", 4), ("w2a8", 4), ("w8a2", 4), ("w2a4", 4), ("w2a2", 6)],
+)
+def test_narrow_codes_share_a_word(precision: str, filters: int) -> None:
+    assert filters_per_block(Precision.parse(precision)) == filters
