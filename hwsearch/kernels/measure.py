@@ -64,8 +64,8 @@ def measure(
         ToolchainError: a compiler or the emulator is missing.
     """
     started = time.monotonic()
-    destination = _destination(device, folder)
-    header = read_header(destination)
+    source, destination = _places(device, folder)
+    header = read_header(source)
     chosen = find_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header.memory, _compiler(header))
     if chosen.unit != header.counter.unit:
         raise ProfileError(
@@ -76,6 +76,9 @@ def measure(
     works = tuple({work.key: work for work in works}.values())
     sources = source_sha256()
     timed = _time_all(chosen, works, workers, progress)
+    if not (destination / HEADER_FILE).exists():
+        destination.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / HEADER_FILE, destination / HEADER_FILE)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{sources[:8]}"
     rows = [_row(header, work, result, chosen, run_id) for work, result in zip(works, timed, strict=True)]
     run = RunRecord(
@@ -98,16 +101,12 @@ def measure(
     return run
 
 
-def _destination(device: str, folder: Path | None) -> Path:
-    """The profile's folder to write to, with its header in it."""
+def _places(device: str, folder: Path | None) -> tuple[Path, Path]:
+    """The folder a profile is read from, and the one its table is written to."""
     name = f"host_{platform.machine()}" if device == HOST else device
     found = find_profile(name, [folder] if folder else [])
     given_as_path = folder is None and Path(device).exists()
-    into = found if given_as_path else (folder or Path("hardware_profiles")) / found.resolve().name
-    if not (into / HEADER_FILE).exists():
-        into.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(found / HEADER_FILE, into / HEADER_FILE)
-    return into
+    return found, found if given_as_path else (folder or Path("hardware_profiles")) / found.resolve().name
 
 
 def _compiler(header: ProfileHeader) -> str:
