@@ -28,7 +28,7 @@ def test_the_profile_in_the_readme_is_complete(tmp_path):
     (text,) = blocks("toml")
     tomllib.loads(text)
     (tmp_path / "profile.toml").write_text(text)
-    assert len(text.strip().splitlines()) <= 18
+    assert len(text.strip().splitlines()) <= 24
     assert read_header(tmp_path).device.name == "my_board"
 
 
