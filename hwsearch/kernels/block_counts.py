@@ -19,6 +19,7 @@ from hwsearch.kernels.toolchain import C_FOLDER, HOST, build_shared, find_compil
 
 MAX_LINES = 64
 _NO_LINE = 0xFFFF_FFFF
+_IT_STATE = 0x0600_FC00
 
 
 class Cache(ctypes.Structure):
@@ -53,6 +54,10 @@ class Counts(ctypes.Structure):
         ("left", ctypes.c_void_p),
         ("entered", ctypes.c_void_p),
         ("block_bytes", ctypes.c_void_p),
+        ("read_register", ctypes.c_void_p),
+        ("write_register", ctypes.c_void_p),
+        ("status_register", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
         ("code", Cache),
         ("data", Cache),
     )
@@ -149,8 +154,8 @@ class PythonHooks:
 
     def __init__(self, counts: BlockCounts) -> None:
         self.block: Callable[..., None] = lambda _engine, address, size, _user: _count_block(counts, address, size)
-        self.access: Callable[..., None] = lambda _engine, _type, address, size, _value, _user: _count_access(
-            counts.state, address, size
+        self.access: Callable[..., None] = lambda engine, _type, address, size, _value, _user: _count_access(
+            engine, counts.state, address, size
         )
 
 
@@ -194,7 +199,14 @@ def _touch(cached: Cache, line: int) -> bool:
     return False
 
 
-def _count_access(state: Counts, start: int, size: int) -> None:
+def _clear_it_state(engine: Any, status_register: int) -> None:
+    status = engine.reg_read(status_register)
+    if status & _IT_STATE:
+        engine.reg_write(status_register, status & ~_IT_STATE)
+
+
+def _count_access(engine: Any, state: Counts, start: int, size: int) -> None:
+    _clear_it_state(engine, state.status_register)
     state.unaligned += start % size != 0
     if 0 <= start - state.flash_start < state.flash_bytes and state.data.n_lines:
         state.data.misses += not _touch(state.data, start // state.data.line_bytes)

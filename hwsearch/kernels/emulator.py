@@ -111,12 +111,23 @@ class CortexM4:
                 "Counting natively needs a C compiler for this computer, but none was found; install one, or let Python count."
             )
         hooks = hooks or PythonHooks(self._counts)
+        self._give_registers()
         self._hook(hooks, unicorn.UC_HOOK_BLOCK, hooks.block, 1, 0)
         if watch_alignment:
             self._hook(hooks, unicorn.UC_HOOK_MEM_READ | unicorn.UC_HOOK_MEM_WRITE, hooks.access, 1, 0)
         elif self.flash.data_lines:
             self._hook(hooks, unicorn.UC_HOOK_MEM_READ, hooks.access, FLASH_START, FLASH_START + FLASH_BYTES - 1)
         return hooks
+
+    def _give_registers(self) -> None:
+        """Let the hooks read and write the status register (see hw_block_hook.c)."""
+        from unicorn.arm_const import UC_ARM_REG_CPSR
+        from unicorn.unicorn_py3.unicorn import uclib
+
+        state = self._counts.state
+        state.status_register = UC_ARM_REG_CPSR
+        state.read_register = ctypes.cast(uclib.uc_reg_read, ctypes.c_void_p).value
+        state.write_register = ctypes.cast(uclib.uc_reg_write, ctypes.c_void_p).value
 
     def _hook(self, hooks: Hooks, kind: int, function: Any, begin: int, end: int) -> None:
         """Attach to addresses `begin` to `end`; all if `begin` > `end`."""

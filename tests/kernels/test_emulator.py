@@ -37,6 +37,9 @@ LOOP(skipped_branch, " cmp r0, #0\\n beq 2f\\n2:")
 FUNCTION(odd_target, " b 1f\\n nop\\n nop\\n1: subs.w r0, r0, #1\\n bne 1b")
 FUNCTION(cut_by_page, ".balign 1024\\n .rept 510\\n nop\\n .endr\\n1: ldr r2, [r1]\\n ldr r3, [r1, #4]\\n adds r2, #1\\n" \\
     " adds r3, #1\\n subs r0, #1\\n bne 1b")
+#define CHOOSE(body, then) "cmp r0, r2\\n it hi\\n " body "\\n cmp.w r3, #1\\n beq 1f\\n " then " r0, #7\\n bx lr\\n1: " then " r0, #9"
+FUNCTION(conditional_store, CHOOSE("strhi r0, [r1]", "movs"))
+FUNCTION(conditional_load, CHOOSE("ldrhi r0, [r1]", "adds"))
 FUNCTION(nops_only, ".balign 1024\\n .rept 510\\n nop\\n .endr")
 """
 
@@ -188,6 +191,20 @@ def test_unaligned_accesses_are_counted_where_watched(elf: Path) -> None:
     core = CortexM4(elf, watch_alignment=True)
     core.call("touch", core.place(bytes(64)) + 1, 8, 1)
     assert core.last.unaligned == 8
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("last", [1, 2])
+def test_watching_memory_changes_no_result_inside_conditional_code(elf: Path, native: bool, last: int) -> None:
+    """Unicorn keeps the IT state after a hooked conditional access; the hooks must clear it."""
+    core = CortexM4(elf, native=native and native_hooks() is not None, watch_alignment=True)
+    word = core.place(np.array([100], "<u4").tobytes(), flash=True)
+    added = 9 if last == 1 else 7
+    assert core.call("conditional_load", 5, word, 3, last) == 100 + added
+    assert core.call("conditional_load", 3, word, 5, last) == 3 + added
+    cell = core.reserve(4)
+    assert core.call("conditional_store", 5, cell, 3, last) == added
+    assert int.from_bytes(core.read(cell, 4), "little") == 5
 
 
 def test_a_stray_pointer_names_the_function(core: CortexM4) -> None:

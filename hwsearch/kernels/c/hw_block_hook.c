@@ -14,6 +14,9 @@ typedef struct hw_cache {
     uint32_t line[HW_MAX_LINES]; /* line number + 1; 0 is empty */
 } hw_cache;
 
+/* uc_reg_read and uc_reg_write */
+typedef int (*hw_register)(void *engine, int register_id, void *value);
+
 typedef struct hw_counts {
     uint32_t code_start, n_halfwords;   /* window of the flash in which code lies */
     uint32_t flash_start, flash_bytes;  /* window whose reads go through the data cache */
@@ -25,6 +28,8 @@ typedef struct hw_counts {
     uint64_t *left;                     /* [n_halfwords] of those, how many ended in a taken branch */
     uint64_t *entered;                  /* [n_halfwords] how many were reached by a taken branch */
     uint32_t *block_bytes;              /* [n_halfwords] size of the block that starts here */
+    hw_register read_register, write_register;
+    uint32_t status_register, reserved; /* unicorn's number of CPSR */
     hw_cache code, data;
 } hw_counts;
 
@@ -85,11 +90,24 @@ void hw_count_block(void *engine, uint64_t address, uint32_t size, void *user)
         fetch(&counts->code, start, size);
 }
 
+/* Unicorn 2.1 restores the state inside an IT block before it calls a hook for a conditional access, and forgets to clear
+ * it: the block after a branch would then run as if it were conditional. */
+static void clear_it_state(void *engine, const hw_counts *counts)
+{
+    uint32_t status = 0;
+    counts->read_register(engine, (int)counts->status_register, &status);
+    if (status & 0x0600FC00u) {
+        status &= ~0x0600FC00u;
+        counts->write_register(engine, (int)counts->status_register, &status);
+    }
+}
+
 void hw_count_access(void *engine, int type, uint64_t address, int size, int64_t value, void *user)
 {
     hw_counts *counts = user;
     uint32_t start = (uint32_t)address;
-    (void)engine, (void)type, (void)value;
+    (void)type, (void)value;
+    clear_it_state(engine, counts);
     counts->unaligned += (start & ((uint32_t)size - 1)) != 0;
     if (start - counts->flash_start < counts->flash_bytes && counts->data.n_lines)
         counts->data.misses += !touch(&counts->data, start / counts->data.line_bytes);
