@@ -104,13 +104,15 @@ def require_support(op: Op, precision: Precision) -> None:
 
 def refusal(op: Op, precision: Precision) -> str:
     """Why the catalogue refuses an operation; empty if it does not."""
-    if precision.activation_bits not in WIDTHS or (op.has_weights and precision.weight_bits not in WIDTHS):
-        return "widths must be 2, 4 or 8 bits; choose the next wider one"
     if op.has_weights != bool(precision.weight_bits):
         return "a precision must name a weight width exactly where there are weights; write a8 or w8a8"
+    if precision.activation_bits not in WIDTHS or (op.has_weights and precision.weight_bits not in WIDTHS):
+        return "widths must be 2, 4 or 8 bits; choose the next wider one"
     shapes = (*_height_width_channels(op, op.in_shape), *_height_width_channels(op, op.out_shape), op.groups)
     if max(shapes) > 65535 or max(*op.kernel, *op.stride, *op.padding) > 255:
         return "sides and channels must fit 16 bits, kernel, stride and padding 8 bits; make the layer smaller"
+    if op.kind is OpKind.DEPTHWISE_CONV2D and not op.in_shape[0] == op.out_channels == op.groups:
+        return "a depthwise convolution has one filter per channel; more filters are a grouped conv2d"
     largest = op.reduction * (2**precision.weight_bits - 1) * (2**precision.activation_bits - 1)
     if largest >= ACCUMULATOR_LIMIT:
         return f"its sum of {op.reduction} products may reach {largest}, beyond 2^30; choose narrower widths or fewer inputs"

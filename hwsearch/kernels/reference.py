@@ -39,7 +39,8 @@ _PATCH_VALUES = 2**21
 def requantize(accumulator: NDArray[np.integer], multiplier: NDArray[np.integer], shift: NDArray[np.integer]) -> Int64:
     """`floor(accumulator * multiplier / 2^shift + 1/2)`.
 
-    Ranges: `accumulator` int32, `multiplier` 0 .. 2^31 - 1, `shift` 1 .. 51; the product stays below 2^62 and the sum below 2^63.
+    Ranges: `accumulator` int32, `shift` 1 .. 51, `multiplier` 2^30 .. 2^31 - 1, or less where the shift is 51 already; C relies
+    on it. The product stays below 2^62, the sum below 2^63.
     """
     product = accumulator.astype(np.int64) * multiplier.astype(np.int64)
     half = np.int64(1) << (shift.astype(np.int64) - 1)

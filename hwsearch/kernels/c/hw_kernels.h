@@ -1,4 +1,5 @@
-/* Kernels of hwsearch: one C99 function per operation and precision, all with the same signature.
+/* Kernels of hwsearch: one C99 function per operation and precision (weighted operations) or per operation, all with the
+ * same signature.
  *
  * Tensors are unsigned codes, one byte each, in (height, width, channel) order. The arithmetic is that of
  * `hwsearch/kernels/reference.py`, bit for bit; its definitions stand there and are not repeated here.
@@ -13,7 +14,7 @@ typedef struct hw_op {
     void *output;              /* uint8_t HWC codes; int32_t logits if multiplier is 0 and the kernel has weights */
     const uint8_t *weights;    /* dense stored_bits codes, first code in the lowest bits; rows padded to 4 bytes, 4-byte aligned */
     const int32_t *bias;       /* [out_c] */
-    const int32_t *multiplier; /* [out_c], [1] or [2] (hw_add); 0 for logits */
+    const int32_t *multiplier; /* [out_c] or [1], 2^30 .. 2^31 - 1 or, with shift 51, less; [2] below 2^21 (hw_add); 0 for logits */
     const int32_t *shift;      /* [out_c] or [1]; 1 .. 51 (hw_add: 1 .. 30) */
     uint8_t *scratch;          /* as many bytes as the catalogue says, 4-byte aligned; 0 if none */
     uint16_t in_h, in_w, in_c;

@@ -10,6 +10,7 @@ static void average_pixel(const hw_op *op, int32_t top, int32_t left, uint8_t *o
 {
     const int32_t v0 = hw_larger(top, 0), v1 = hw_smaller(top + op->kernel_h, op->in_h);
     const int32_t u0 = hw_larger(left, 0), u1 = hw_smaller(left + op->kernel_w, op->in_w);
+    const hw_scale scale = hw_make_scale(op->multiplier[0], op->shift[0]);
     const int32_t empty = -(v1 - v0) * (u1 - u0) * op->input_zero[0];
     for (uint32_t c = 0; c < op->in_c; c++) {
         int32_t sum = empty;
@@ -18,7 +19,7 @@ static void average_pixel(const hw_op *op, int32_t top, int32_t left, uint8_t *o
             for (int32_t u = u0; u < u1; u++, code += op->in_c)
                 sum += *code;
         }
-        output[c] = hw_clamped(hw_rounded(sum, op->multiplier[0], op->shift[0]) + op->output_zero, op->output_max);
+        output[c] = hw_code(hw_raised(sum, scale), scale, op->output_zero, op->output_max);
     }
 }
 

@@ -71,28 +71,43 @@ HW_INLINE tiling make_tiling(const hw_op *op)
         t.rows = (t.rows + 1) / 2;
     t.pixels = (uint32_t *)(void *)op->scratch;
     t.weights = t.pixels + (uint32_t)t.rows * t.row_words;
-    t.sums = (int32_t *)(t.weights + 2 * t.runs * t.run);
+    t.sums = (int32_t *)(t.weights + 2 * ((op->kernel_h * op->kernel_w * t.channels + 15u) & ~15u));
     t.padding = (uint8_t *)(t.sums + (uint32_t)t.rows * t.positions * QUAD);
     memset(t.padding, op->input_zero[0], t.channels);
     return t;
 }
 
-/* Pack the channels of one position of a quad, and add its codes to four sums. Returns the words' end. */
-HW_INLINE uint32_t *pack_position(uint32_t *words, const uint8_t *const codes[QUAD], uint32_t channels, int shift, int32_t *sums)
+/* Pack two of a quad's pixels: q0 + q1 * scale into every second word, and add their codes to two sums.
+ *
+ * Four channels at a time where words can be read; 128 such steps do not overflow the sums' 16-bit halves. */
+HW_INLINE void pack_pair(uint32_t *words, const uint8_t *first, const uint8_t *second, uint32_t channels, uint32_t scale, int32_t *sums)
 {
-    const uint8_t *c0 = codes[0], *c1 = codes[1], *c2 = codes[2], *c3 = codes[3];
-    uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    for (uint32_t c = 0; c < channels; c++, words += 2) {
-        const uint32_t q0 = c0[c], q1 = c1[c], q2 = c2[c], q3 = c3[c];
-        words[0] = q0 | q1 << shift;
-        words[1] = q2 | q3 << shift;
-        s0 += q0, s1 += q1, s2 += q2, s3 += q3;
+    uint32_t sum0 = 0, sum1 = 0, c = 0;
+    const uint32_t whole = channels & 3 ? 0 : channels;
+    while (c < whole) {
+        const uint32_t end = whole < c + 512 ? whole : c + 512;
+        uint32_t halves0 = 0, halves1 = 0;
+        for (; c < end; c += 4, words += 8) {
+            const uint32_t q0 = hw_load(first + c), q1 = hw_load(second + c);
+            words[0] = (q0 & 255u) + (q1 & 255u) * scale;
+            words[2] = (q0 >> 8 & 255u) + (q1 >> 8 & 255u) * scale;
+            words[4] = (q0 >> 16 & 255u) + (q1 >> 16 & 255u) * scale;
+            words[6] = (q0 >> 24) + (q1 >> 24) * scale;
+            halves0 += (q0 & 0xFF00FFu) + (q0 >> 8 & 0xFF00FFu);
+            halves1 += (q1 & 0xFF00FFu) + (q1 >> 8 & 0xFF00FFu);
+        }
+        sum0 += (halves0 & 0xFFFFu) + (halves0 >> 16);
+        sum1 += (halves1 & 0xFFFFu) + (halves1 >> 16);
     }
-    sums[0] += (int32_t)s0, sums[1] += (int32_t)s1, sums[2] += (int32_t)s2, sums[3] += (int32_t)s3;
-    return words;
+    for (; c < channels; c++, words += 2) {
+        const uint32_t q0 = first[c], q1 = second[c];
+        *words = q0 + q1 * scale;
+        sum0 += q0, sum1 += q1;
+    }
+    sums[0] += (int32_t)sum0, sums[1] += (int32_t)sum1;
 }
 
-/* Where the codes of a quad's four pixels lie for kernel row `dy` and input column `column`; padding if outside. */
+/* Where the codes of a quad's four pixels lie, the first in input row `top`; padding if outside. */
 HW_INLINE void find_codes(const hw_op *op, const tiling *t, int32_t top, int32_t column, uint32_t first, const uint8_t *codes[QUAD])
 {
     for (int32_t r = 0; r < QUAD; r++) {
@@ -102,94 +117,89 @@ HW_INLINE void find_codes(const hw_op *op, const tiling *t, int32_t top, int32_t
     }
 }
 
-/* Pack one row of quads: kernel rows one after the other, each with all positions that the tile's columns touch. */
-HW_INLINE void pack_positions(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, int shift, uint32_t *words, int32_t *sums)
+/* Pack one row of quads. Usually kernel row by kernel row, each with all positions that the tile's columns touch;
+ * gathered: output column by output column, each with its whole window. */
+HW_INLINE void pack_row(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint32_t scale, uint32_t *words, int32_t *sums)
 {
-    const uint8_t *codes[QUAD];
-    for (int32_t dy = 0; dy < op->kernel_h; dy++)
-        for (uint32_t p = 0; p < t->positions; p++) {
-            find_codes(op, t, top + dy, left + (int32_t)p, first, codes);
-            words = pack_position(words, codes, t->channels, shift, sums + p * QUAD);
-        }
-    for (int32_t x = 0; x < t->columns; x++) /* in place: window x ends behind every window before it */
-        for (uint32_t r = 0; r < QUAD; r++) {
-            int32_t sum = 0;
-            for (uint32_t dx = 0; dx < op->kernel_w; dx++)
-                sum += sums[((uint32_t)x * op->stride_w + dx) * QUAD + r];
-            sums[(uint32_t)x * QUAD + r] = sum;
-        }
-}
-
-/* Pack one row of quads column by column: the whole window of each output column in one run. */
-HW_INLINE void gather_columns(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, int shift, uint32_t *words, int32_t *sums)
-{
-    const uint8_t *codes[QUAD];
-    for (int32_t x = 0; x < t->columns; x++) {
-        uint32_t *end = words + t->column_words;
-        for (int32_t dy = 0; dy < op->kernel_h; dy++)
-            for (int32_t dx = 0; dx < op->kernel_w; dx++) {
-                find_codes(op, t, top + dy, left + x * op->stride_w + dx, first, codes);
-                words = pack_position(words, codes, t->channels, shift, sums + x * QUAD);
+    const uint32_t columns = t->gathered ? (uint32_t)t->columns : 1, positions = t->gathered ? op->kernel_w : t->positions;
+    for (uint32_t x = 0; x < columns; x++, left += op->stride_w) {
+        uint32_t *const end = words + t->column_words;
+        for (uint32_t dy = 0; dy < op->kernel_h; dy++)
+            for (uint32_t p = 0; p < positions; p++) {
+                const uint8_t *codes[QUAD];
+                int32_t *sum = sums + (t->gathered ? x : p) * QUAD;
+                find_codes(op, t, top + (int32_t)dy, left + (int32_t)p, first, codes);
+                for (uint32_t half = 0; half < 2; half++)
+                    pack_pair(words + half, codes[2 * half], codes[2 * half + 1], t->channels, scale, sum + 2 * half);
+                words += 2 * t->channels;
             }
-        while (words < end)
+        while (t->gathered && words < end)
             *words++ = 0;
     }
 }
 
-HW_INLINE void pack_tile(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t first, int shift, int32_t centre)
+/* From sums of positions to sums of windows, in place: window x ends behind every window before it. */
+HW_INLINE void sum_windows(const hw_op *op, const tiling *t, int32_t *sums)
+{
+    for (uint32_t x = 0; x < (uint32_t)t->columns; x++)
+        for (uint32_t r = 0; r < QUAD; r++) {
+            int32_t sum = 0;
+            for (uint32_t dx = 0; dx < op->kernel_w; dx++)
+                sum += sums[(x * op->stride_w + dx) * QUAD + r];
+            sums[x * QUAD + r] = sum;
+        }
+}
+
+/* Pack the input codes of a tile, `scale` apart, and sum them under each window, times `centre`. */
+static void pack_tile(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t first, uint32_t scale, int32_t centre)
 {
     const uint32_t count = t->positions * QUAD;
     for (int32_t row = 0; row < t->rows; row++) {
         const int32_t top = (y + row) * QUAD * op->stride_h - op->pad_h, left = x * op->stride_w - op->pad_w;
-        uint32_t *words = t->pixels + (uint32_t)row * t->row_words;
         int32_t *sums = t->sums + (uint32_t)row * count;
-        memset(sums, 0, count * sizeof *sums);
-        if (t->gathered)
-            gather_columns(op, t, top, left, first, shift, words, sums);
-        else
-            pack_positions(op, t, top, left, first, shift, words, sums);
+        for (uint32_t i = 0; i < count; i++)
+            sums[i] = 0;
+        pack_row(op, t, top, left, first, scale, t->pixels + (uint32_t)row * t->row_words, sums);
+        if (!t->gathered)
+            sum_windows(op, t, sums);
         for (int32_t i = 0; i < t->columns * QUAD; i++)
             sums[i] *= centre;
     }
 }
 
-/* Expand `filters` rows of dense codes to one packed word per weight, every second word from `words` on. */
-HW_INLINE void expand(const uint8_t *const rows[], uint32_t filters, uint32_t count, uint32_t stored, uint32_t bits, int shift, uint32_t *words)
+/* Expand `filters` rows of dense codes to packed words, every second from `words` on, whole stored words at a time. */
+HW_INLINE void expand(const uint8_t *const rows[], uint32_t filters, uint32_t row_bytes, uint32_t stored, uint32_t bits, int shift, uint32_t *words)
 {
-    const uint32_t codes_per_word = 32 / stored, mask = (1u << bits) - 1u;
-    for (uint32_t k = 0, offset = 0; k < count; offset += 4) {
+    const uint32_t mask = (1u << bits) - 1u;
+    for (uint32_t offset = 0; offset < row_bytes; offset += 4, words += 64 / stored) {
         uint32_t codes[3] = {0, 0, 0};
         for (uint32_t f = 0; f < filters; f++)
-            codes[f] = hw_load(rows[f] + offset) >> (stored - bits);
-        const uint32_t end = k + codes_per_word < count ? k + codes_per_word : count;
-        for (; k < end; k++, words += 2) {
+            codes[f] = hw_load(rows[f] + offset);
+        for (uint32_t i = 0; i < 32 / stored; i++) {
             uint32_t word = 0;
-            for (uint32_t f = 0; f < filters; f++) {
-                word |= (codes[f] & mask) << (f * (uint32_t)shift);
-                codes[f] >>= stored;
-            }
-            *words = word;
+            for (uint32_t f = 0; f < filters; f++)
+                word |= (codes[f] >> (i * stored + stored - bits) & mask) << (f * (uint32_t)shift);
+            words[2 * i] = word;
         }
     }
 }
 
-/* Both words of a block of filters; a block beyond the last filter repeats it, and nobody stores the result. */
+/* Both words of a block of filters; a block beyond the last filter repeats it, and nobody stores the result. The codes
+ * that pad a row are 0, and there is room for as many as fill a word. */
 HW_INLINE void expand_block(const hw_op *op, const tiling *t, uint32_t o, uint32_t last, uint32_t filters, uint32_t bits, int shift)
 {
-    const uint32_t count = (uint32_t)op->kernel_h * op->kernel_w * t->channels;
-    const uint32_t row_bytes = hw_row_bytes(count, op->stored_bits);
+    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * t->channels, op->stored_bits);
     for (uint32_t half = 0; half < 2; half++) {
         const uint8_t *rows[3];
         for (uint32_t f = 0; f < filters; f++)
             rows[f] = op->weights + (uint32_t)hw_smaller((int32_t)(o + half * filters + f), (int32_t)last) * row_bytes;
         if (op->stored_bits == 8)
-            expand(rows, filters, count, 8, bits, shift, t->weights + half);
+            expand(rows, filters, row_bytes, 8, bits, shift, t->weights + half);
         else if (op->stored_bits == 4 && bits <= 4)
-            expand(rows, filters, count, 4, bits, shift, t->weights + half);
+            expand(rows, filters, row_bytes, 4, bits, shift, t->weights + half);
         else if (bits <= 2)
-            expand(rows, filters, count, 2, bits, shift, t->weights + half);
+            expand(rows, filters, row_bytes, 2, bits, shift, t->weights + half);
     }
-    memset(t->weights + 2 * count, 0, 8 * (t->runs * t->run - count));
 }
 
 /* Multiply `count` pairs of pixel words by pairs of weight words into 2 x 2 sums. */
@@ -205,42 +215,68 @@ HW_INLINE void multiply(hw_sum sums[4], const uint32_t *a, const uint32_t *w, ui
         hw_multiply_add(&s2, a0, w1); \
         hw_multiply_add(&s3, a1, w1); \
     }
-    for (; count >= 4; count -= 4, a += 8, w += 8) {
+    for (uint32_t fours = count / 4; fours; fours--, a += 8, w += 8) {
         STEP(0) STEP(1) STEP(2) STEP(3)
     }
-    for (; count; count--, a += 2, w += 2)
+    for (uint32_t ones = count % 4; ones; ones--, a += 2, w += 2)
         STEP(0)
 #undef STEP
     sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
 }
 
-/* Add the fields of 2 x 2 sums to `totals[filter][pixel]` and empty them. */
-HW_INLINE void empty_fields(hw_sum sums[4], uint32_t filters, int bits, int pixel_shift, int filter_shift, int32_t totals[][QUAD])
+/* Add the fields of 2 x 2 sums to `totals[filter][pixel]`, or store them the first time, and empty the sums. */
+HW_INLINE void empty_fields(hw_sum sums[4], int first, uint32_t filters, int bits, int pixel_shift, int filter_shift, int32_t totals[][QUAD])
 {
-    const uint32_t mask = filters == 1 ? UINT32_MAX : (1u << bits) - 1u;
     for (uint32_t i = 0; i < 4; i++) {
         const uint64_t sum = hw_total(sums[i]);
+        sums[i] = (hw_sum){0};
         for (uint32_t f = 0; f < filters; f++)
             for (uint32_t p = 0; p < 2; p++) {
                 const uint32_t field = (uint32_t)(sum >> (p * (uint32_t)pixel_shift + f * (uint32_t)filter_shift));
-                const uint32_t low = filters == 1 && p == 0 ? field & ((1u << bits) - 1u) : field & mask;
-                totals[i / 2 * filters + f][i % 2 * 2 + p] += (int32_t)low;
+                const int32_t value = (int32_t)(filters == 1 && p == 1 ? field : field & ((1u << bits) - 1u));
+                int32_t *total = &totals[i / 2 * filters + f][i % 2 * 2 + p];
+                *total = first ? value : *total + value;
             }
-        sums[i] = (hw_sum){0};
     }
+}
+
+/* Logits, and quads that reach beyond the last row. */
+static void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t channel, uint32_t rows, const int32_t *totals, const int32_t *centre)
+{
+    for (uint32_t r = 0; r < rows; r++)
+        hw_finish(op, index + r * stride, channel, op->bias[channel] + 2 * totals[r] - centre[r]);
+}
+
+/* Write four codes of one channel, `stride` bytes apart. */
+HW_INLINE void finish_codes(uint8_t *code, uint32_t stride, hw_scale scale, int32_t bias, const int32_t *total, const int32_t centre[QUAD], int32_t zero, int32_t max)
+{
+    int32_t a0 = bias + 2 * total[0] - centre[0], a1 = bias + 2 * total[1] - centre[1];
+    int32_t a2 = bias + 2 * total[2] - centre[2], a3 = bias + 2 * total[3] - centre[3];
+    if (scale.left) {
+        a0 = hw_raised(a0, scale), a1 = hw_raised(a1, scale);
+        a2 = hw_raised(a2, scale), a3 = hw_raised(a3, scale);
+    }
+    code[0] = hw_code(a0, scale, zero, max), code += stride;
+    code[0] = hw_code(a1, scale, zero, max), code += stride;
+    code[0] = hw_code(a2, scale, zero, max), code += stride;
+    code[0] = hw_code(a3, scale, zero, max);
 }
 
 /* Write the outputs of one quad: `count` channels from `o` on. */
 HW_INLINE void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t o, uint32_t count, int32_t totals[][QUAD], const int32_t *centre)
 {
-    const int32_t rows = hw_smaller(t->out_h - y, QUAD);
-    const uint32_t row_codes = (uint32_t)t->out_w * op->out_c;
-    for (uint32_t f = 0; f < count; f++) {
-        uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o + f;
-        const int32_t bias = op->bias[o + f];
-        for (int32_t r = 0; r < rows; r++, index += row_codes)
-            hw_finish(op, index, o + f, bias + 2 * totals[f][r] - centre[r]);
+    const uint32_t rows = (uint32_t)hw_smaller(t->out_h - y, QUAD), stride = (uint32_t)t->out_w * op->out_c;
+    const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o;
+    if (op->multiplier == 0 || rows < QUAD) {
+        for (uint32_t f = 0; f < count; f++)
+            finish_slowly(op, index + f, stride, o + f, rows, totals[f], centre);
+        return;
     }
+    const int32_t centres[QUAD] = {centre[0], centre[1], centre[2], centre[3]}, zero = op->output_zero, max = op->output_max;
+    const int32_t *multipliers = op->multiplier + o, *shifts = op->shift + o, *biases = op->bias + o;
+    uint8_t *code = (uint8_t *)op->output + index;
+    for (uint32_t f = 0; f < count; f++, code++)
+        finish_codes(code, stride, hw_make_scale(multipliers[f], shifts[f]), biases[f], totals[f], centres, zero, max);
 }
 
 /* One quad times one block of filters; `limit` products fit a field. */
@@ -248,21 +284,28 @@ HW_INLINE void multiply_quad(const tiling *t, const uint32_t *pixels, uint32_t f
 {
     hw_sum sums[4] = {{0}, {0}, {0}, {0}};
     const uint32_t *weights = t->weights;
-    uint32_t room = limit;
-    for (uint32_t run = 0; run < t->runs; run++, pixels += t->run_words) {
-        const uint32_t *words = pixels;
-        for (uint32_t left = t->run; left;) {
-            const uint32_t count = left < limit ? left : limit;
-            if (count > room) {
-                empty_fields(sums, filters, bits, pixel_shift, filter_shift, totals);
-                room = limit;
-            }
-            multiply(sums, words, weights, count);
-            words += 2 * count, weights += 2 * count;
-            room -= count, left -= count;
+    uint32_t run = 0, start = 0, room = limit;
+    int first = 1;
+    while (run < t->runs) {
+        const uint32_t left = t->run - start, count = left < room ? left : room;
+        multiply(sums, pixels + 2 * start, weights, count);
+        weights += 2 * count;
+        start += count;
+        room -= count;
+        if (start == t->run) {
+            start = 0;
+            run++;
+            pixels += t->run_words;
+        }
+        if (room == 0 || run == t->runs) {
+            if (first)
+                empty_fields(sums, 1, filters, bits, pixel_shift, filter_shift, totals);
+            else
+                empty_fields(sums, 0, filters, bits, pixel_shift, filter_shift, totals);
+            first = 0;
+            room = limit;
         }
     }
-    empty_fields(sums, filters, bits, pixel_shift, filter_shift, totals);
 }
 
 /* All filters of a group on one packed tile. */
@@ -273,7 +316,7 @@ HW_INLINE void convolve_tile(const hw_op *op, const tiling *t, int32_t y0, int32
         expand_block(op, t, o, end - 1, filters, bits, filter_shift);
         for (int32_t row = 0; row < t->rows && (y0 + row) * QUAD < t->out_h; row++)
             for (int32_t x = 0; x < t->columns && x0 + x < t->out_w; x++) {
-                int32_t totals[6][QUAD] = {{0}};
+                int32_t totals[6][QUAD];
                 const uint32_t *pixels = t->pixels + (uint32_t)row * t->row_words + (uint32_t)x * t->column_words;
                 multiply_quad(t, pixels, filters, field_bits, pixel_shift, filter_shift, limit, totals);
                 const int32_t *centre = t->sums + ((uint32_t)row * t->positions + (uint32_t)x) * QUAD;
@@ -290,7 +333,7 @@ HW_INLINE void conv2d(const hw_op *op, uint32_t bits, uint32_t filters, int fiel
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y = 0; y * QUAD < t.out_h; y += t.rows)
             for (int32_t x = 0; x < t.out_w; x += t.columns) {
-                pack_tile(op, &t, y, x, group * t.channels, pixel_shift, centre);
+                pack_tile(op, &t, y, x, group * t.channels, (uint32_t)1 << pixel_shift, centre);
                 convolve_tile(op, &t, y, x, group * outputs, (group + 1) * outputs, bits, filters, field_bits, pixel_shift, filter_shift, limit);
             }
 }

@@ -16,31 +16,62 @@
 #include "hw_selected.h"
 #endif
 
-/* Inner functions take widths as constants, so they must merge into the function that gives them. */
+/* Inner functions take widths as constants, so they must merge into the function that gives them. Inner loops that need
+ * every register stay apart. */
 #ifdef __GNUC__
 #define HW_INLINE static inline __attribute__((always_inline))
+#define HW_APART static __attribute__((noinline))
 #else
 #define HW_INLINE static inline
+#define HW_APART static
+#endif
+
+/* Before a loop whose body already fills the registers. */
+#if defined(__clang__)
+#define HW_ROLLED _Pragma("clang loop unroll(disable)")
+#elif defined(__GNUC__) && __GNUC__ >= 8
+#define HW_ROLLED _Pragma("GCC unroll 1")
+#else
+#define HW_ROLLED
 #endif
 
 HW_INLINE int32_t hw_smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 HW_INLINE int32_t hw_larger(int32_t a, int32_t b) { return a > b ? a : b; }
-
-/* floor(accumulator * multiplier / 2^shift + 1/2), shift 1 .. 51. Above 32 the rounding term has no low word, so the
- * product's high word is enough. */
-HW_INLINE int32_t hw_rounded(int32_t accumulator, int32_t multiplier, int32_t shift)
-{
-    const int64_t product = (int64_t)accumulator * multiplier;
-    if (shift > 32)
-        return ((int32_t)(product >> 32) + ((int32_t)1 << (shift - 33))) >> (shift - 32);
-    return (int32_t)((product + ((int64_t)1 << (shift - 1))) >> shift);
-}
 
 HW_INLINE uint8_t hw_clamped(int32_t value, int32_t max)
 {
     if (value < 0)
         value = 0;
     return (uint8_t)(value > max ? max : value);
+}
+
+/* How one channel's accumulators become codes: clamp(floor(accumulator * multiplier / 2^shift + 1/2) + zero, 0, max).
+ *
+ * Shifts lie in 1 .. 51, and multipliers in 2^30 .. 2^31 - 1 unless the shift is 51. Above 32 the rounding term has no
+ * low word, so the product's high word is enough. A smaller shift is raised to 33 by shifting the accumulator left; where
+ * it would overflow, so would the code, whatever the accumulator. */
+typedef struct hw_scale {
+    int32_t multiplier, shift, half, left, limit;
+} hw_scale;
+
+HW_INLINE hw_scale hw_make_scale(int32_t multiplier, int32_t shift)
+{
+    const int32_t left = shift > 32 ? 0 : hw_smaller(33 - shift, 31), right = shift > 32 ? shift - 32 : 1;
+    return (hw_scale){multiplier, right, (int32_t)1 << (right - 1), left, INT32_MAX >> left};
+}
+
+/* The accumulator as hw_code takes it. */
+HW_INLINE int32_t hw_raised(int32_t accumulator, hw_scale scale)
+{
+    if (accumulator > scale.limit)
+        return INT32_MAX;
+    return accumulator < -scale.limit ? -INT32_MAX : (int32_t)((uint32_t)accumulator << scale.left);
+}
+
+HW_INLINE uint8_t hw_code(int32_t raised, hw_scale scale, int32_t zero, int32_t max)
+{
+    const int32_t high = (int32_t)((int64_t)raised * scale.multiplier >> 32);
+    return hw_clamped(((high + scale.half) >> scale.shift) + zero, max);
 }
 
 /* Write one output of a weighted operation: a code, or the accumulator itself where there is no multiplier. */
@@ -50,30 +81,44 @@ HW_INLINE void hw_finish(const hw_op *op, uint32_t index, uint32_t channel, int3
         ((int32_t *)op->output)[index] = accumulator;
         return;
     }
-    const int32_t value = hw_rounded(accumulator, op->multiplier[channel], op->shift[channel]);
-    ((uint8_t *)op->output)[index] = hw_clamped(value + op->output_zero, op->output_max);
+    const hw_scale scale = hw_make_scale(op->multiplier[channel], op->shift[channel]);
+    ((uint8_t *)op->output)[index] = hw_code(hw_raised(accumulator, scale), scale, op->output_zero, op->output_max);
 }
 
-/* Four dense bytes, the first in the lowest bits. */
+/* Four bytes of a 4-byte aligned place, the first in the lowest bits. */
 HW_INLINE uint32_t hw_load(const uint8_t *bytes)
 {
     uint32_t word;
+#ifdef __GNUC__
+    __builtin_memcpy(&word, __builtin_assume_aligned(bytes, 4), 4);
+#else
     memcpy(&word, bytes, 4);
+#endif
     return word;
-}
-
-/* Code `index` of a row of dense codes, cut to its top `bits` bits. */
-HW_INLINE uint32_t hw_weight(const uint8_t *row, uint32_t index, uint32_t stored_bits, uint32_t bits)
-{
-    const uint32_t bit = index * stored_bits;
-    const uint32_t code = ((uint32_t)row[bit >> 3] >> (bit & 7)) & ((1u << stored_bits) - 1u);
-    return code >> (stored_bits - bits);
 }
 
 /* Bytes of one output channel's row of weights. */
 HW_INLINE uint32_t hw_row_bytes(uint32_t reduction, uint32_t stored_bits)
 {
     return (reduction * stored_bits + 31u) / 32u * 4u;
+}
+
+/* Weight `index` of a row of dense codes, cut to its top `bits` bits and centred: 2u + 1 - 2^bits. */
+HW_INLINE int32_t hw_weight(const uint8_t *row, uint32_t index, uint32_t stored_bits, uint32_t bits)
+{
+    const uint32_t bit = index * stored_bits, code = row[bit >> 3] >> (bit & 7) & ((1u << stored_bits) - 1u);
+    return 2 * (int32_t)(code >> (stored_bits - bits)) + 1 - (int32_t)(1u << bits);
+}
+
+/* sum + low halves' product + high halves' product; halves are signed. */
+HW_INLINE int32_t hw_dual_multiply_add(int32_t sum, uint32_t a, uint32_t b)
+{
+#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
+    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
+    return sum;
+#else
+    return sum + (int16_t)a * (int16_t)b + (int16_t)(a >> 16) * (int16_t)(b >> 16);
+#endif
 }
 
 /* A 64-bit sum of 32-bit products. Arm compilers keep it in one instruction only if they are told to: written in C, sums

@@ -8,8 +8,8 @@ void hw_requantize(const hw_op *op)
     const uint32_t count = (uint32_t)op->out_h * op->out_w * op->out_c;
     const uint8_t *input = op->input[0];
     uint8_t *output = op->output;
-    const int32_t multiplier = op->multiplier[0], shift = op->shift[0];
+    const hw_scale scale = hw_make_scale(op->multiplier[0], op->shift[0]);
     const int32_t in_zero = op->input_zero[0], zero = op->output_zero, max = op->output_max;
     for (uint32_t i = 0; i < count; i++)
-        output[i] = hw_clamped(hw_rounded(input[i] - in_zero, multiplier, shift) + zero, max);
+        output[i] = hw_code(hw_raised(input[i] - in_zero, scale), scale, zero, max);
 }

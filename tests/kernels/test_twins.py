@@ -1,0 +1,390 @@
+"""The portable C functions, compiled for this computer, compute what the numpy reference computes, and write nothing else."""
+
+import ctypes
+import math
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from hwsearch.errors import NetworkError
+from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.precision import Precision
+from hwsearch.hardware.tiling import convolution_tiling
+from hwsearch.kernels import reference
+from hwsearch.kernels.catalogue import (
+    ALL_PRECISIONS,
+    C_FOLDER,
+    HEADERS,
+    WIDTHS,
+    all_kernels,
+    all_sources,
+    arguments,
+    kernel,
+    op_bytes,
+    pack_weights,
+    scratch_bytes,
+    supported,
+)
+from hwsearch.kernels.integer_network import OpConstants, StoredWeights
+from hwsearch.kernels.toolchain import build_shared, find_compiler
+
+GUARD = 64
+FILL = 0xA5
+many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    folders = sorted({(C_FOLDER / header).parent for header in HEADERS})
+    built = build_shared(
+        [C_FOLDER / source for source in all_sources()],
+        out=tmp_path_factory.mktemp("kernels") / "kernels.so",
+        compiler=find_compiler("host"),
+        includes=folders,
+    )
+    return ctypes.CDLL(str(built))
+
+
+@dataclass
+class Memory:
+    """Buffers at 8-byte aligned addresses, each between guards that must stay as they are."""
+
+    buffers: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    def place(self, data: bytes) -> int:
+        size = GUARD + -(-len(data) // 8) * 8
+        words = np.full((size + GUARD) // 8, int.from_bytes(bytes([FILL]) * 8, "little"), np.uint64)
+        buffer = words.view(np.uint8)
+        buffer[GUARD : GUARD + len(data)] = np.frombuffer(data, np.uint8)
+        self.buffers.append(buffer)
+        return int(buffer.ctypes.data) + GUARD
+
+    def guards_hold(self) -> bool:
+        return all((buffer[:GUARD] == FILL).all() and (buffer[-GUARD:] == FILL).all() for buffer in self.buffers)
+
+
+@dataclass(frozen=True)
+class Call:
+    op: Op
+    precision: Precision
+    inputs: tuple[NDArray[np.uint8], ...]
+    stored: StoredWeights | None
+    constants: OpConstants
+
+    def by_reference(self) -> bytes:
+        batch = [codes[None] for codes in self.inputs]
+        return reference.run_op(self.op, self.precision, batch, self.stored, self.constants).tobytes()
+
+    def by_c(self, library: ctypes.CDLL) -> bytes:
+        memory, constants = Memory(), self.constants
+        expected = len(self.by_reference())
+        places = [memory.place(codes.tobytes()) for codes in self.inputs]
+        output = memory.place(bytes(expected))
+
+        def table(values: NDArray[np.int32]) -> int:
+            return memory.place(values.astype(np.int32).tobytes()) if values.size else 0
+
+        record = op_bytes(
+            64,
+            arguments(self.op, self.precision, self.stored.bits if self.stored else 0, constants),
+            {
+                "input": (places[0], places[-1] if len(places) > 1 else 0),
+                "output": output,
+                "weights": memory.place(pack_weights(self.op, self.stored)) if self.stored else 0,
+                "bias": table(constants.bias),
+                "multiplier": table(constants.multiplier),
+                "shift": table(constants.shift),
+                "scratch": memory.place(bytes([FILL]) * scratch_bytes(self.op, self.precision)),
+            },
+        )
+        getattr(library, kernel(self.op, self.precision).symbol)(ctypes.c_char_p(record))
+        assert memory.guards_hold(), f"wrote outside its buffers: {self.op} {self.precision}"
+        return ctypes.string_at(output, expected)
+
+    def agrees(self, library: ctypes.CDLL) -> bool:
+        return self.by_c(library) == self.by_reference()
+
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def weighted_call(
+    op: Op, precision: Precision, stored_bits: int, seed: int, *, extreme: bool = False, logits: bool = False
+) -> Call:
+    random = np.random.default_rng(seed)
+    largest = 2**precision.activation_bits - 1
+    shape = (*op.in_shape[1:], op.in_shape[0]) if len(op.in_shape) == 3 else op.in_shape
+    codes = np.full(shape, largest) if extreme else random.integers(0, largest + 1, shape)
+    weights_shape = (op.out_channels, *op.kernel, op.reduction // math.prod(op.kernel))
+    if op.kind is OpKind.LINEAR:
+        weights_shape = (op.out_channels, 1, 1, op.reduction)
+    weights = np.full(weights_shape, 2**stored_bits - 1) if extreme else random.integers(0, 2**stored_bits, weights_shape)
+    zero = int(random.choice([0, 2 ** (precision.activation_bits - 1)]))
+    return Call(
+        op=op,
+        precision=precision,
+        inputs=(codes.astype(np.uint8),),
+        stored=StoredWeights(codes=weights.astype(np.uint8), bits=stored_bits),
+        constants=random_constants(random, (zero,), op.out_channels, op.out_channels, logits=logits),
+    )
+
+
+def random_constants(
+    random: np.random.Generator, zeros: tuple[int, ...], biases: int, scales: int, *, logits: bool = False
+) -> OpConstants:
+    """Scales from far too small to far too large; shift 51 with small multipliers included."""
+    shift = random.integers(1, 52, scales) if random.random() < 0.3 else random.integers(28, 46, scales)
+    multiplier = random.integers(2**30, 2**31, scales)
+    multiplier[shift == 51] >>= 4
+    return OpConstants(
+        bias=random.integers(-(2**13), 2**13, biases).astype(np.int32),
+        multiplier=(multiplier[:0] if logits else multiplier).astype(np.int32),
+        shift=(shift[:0] if logits else shift).astype(np.int32),
+        input_zero=zeros,
+        output_zero=int(random.choice([0, 2, 8, 128])),
+        output_max=int(random.choice([3, 15, 255])),
+    )
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, *, depthwise: bool = False) -> Op:
+    kernel_size = (draw(st.integers(1, 5)), draw(st.integers(1, 5)))
+    stride = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    padding = (draw(st.integers(0, kernel_size[0] - 1)), draw(st.integers(0, kernel_size[1] - 1)))
+    out_h, out_w = draw(st.integers(1, 9)), draw(st.integers(1, 11))
+    height = max(1, (out_h - 1) * stride[0] + kernel_size[0] - 2 * padding[0] + draw(st.integers(0, stride[0] - 1)))
+    width = max(1, (out_w - 1) * stride[1] + kernel_size[1] - 2 * padding[1] + draw(st.integers(0, stride[1] - 1)))
+    out_h = (height + 2 * padding[0] - kernel_size[0]) // stride[0] + 1
+    out_w = (width + 2 * padding[1] - kernel_size[1]) // stride[1] + 1
+    groups = draw(st.integers(1, 19)) if depthwise else draw(st.sampled_from([1, 1, 1, 2, 3]))
+    in_c = groups if depthwise else groups * draw(st.sampled_from([1, 2, 3, 4, 5, 8, 12, 16, 20]))
+    out_c = groups if depthwise else groups * draw(st.integers(1, 9))
+    return Op(
+        name="conv", kind=OpKind.DEPTHWISE_CONV2D if depthwise else OpKind.CONV2D, inputs=("input",),
+        in_shape=(in_c, height, width), out_shape=(out_c, out_h, out_w),
+        kernel=kernel_size, stride=stride, padding=padding, groups=groups,
+    )  # fmt: skip
+
+
+precisions = st.sampled_from(ALL_PRECISIONS)
+
+
+def stored_widths(precision: Precision) -> st.SearchStrategy[int]:
+    return st.sampled_from([bits for bits in WIDTHS if bits >= precision.weight_bits])
+
+
+@many
+@given(data=st.data(), op=convolutions(), precision=precisions, seed=seeds, logits=st.booleans())
+def test_convolutions_agree(
+    library: ctypes.CDLL, data: st.DataObject, op: Op, precision: Precision, seed: int, logits: bool
+) -> None:
+    call = weighted_call(op, precision, data.draw(stored_widths(precision)), seed, logits=logits)
+    assert call.agrees(library)
+
+
+@many
+@given(data=st.data(), op=convolutions(depthwise=True), precision=precisions, seed=seeds, logits=st.booleans())
+def test_depthwise_convolutions_agree(
+    library: ctypes.CDLL, data: st.DataObject, op: Op, precision: Precision, seed: int, logits: bool
+) -> None:
+    call = weighted_call(op, precision, data.draw(stored_widths(precision)), seed, logits=logits)
+    assert call.agrees(library)
+
+
+@many
+@given(
+    data=st.data(), inputs=st.integers(1, 300), outputs=st.integers(1, 9), precision=precisions, seed=seeds, logits=st.booleans()
+)
+def test_linear_operations_agree(
+    library: ctypes.CDLL, data: st.DataObject, inputs: int, outputs: int, precision: Precision, seed: int, logits: bool
+) -> None:
+    op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(inputs,), out_shape=(outputs,))
+    call = weighted_call(op, precision, data.draw(stored_widths(precision)), seed, logits=logits)
+    assert call.agrees(library)
+
+
+def conv(in_shape: tuple[int, int, int], outputs: int, size: int, padding: int, groups: int = 1) -> Op:
+    _, height, width = in_shape
+    out_shape = (outputs, height + 2 * padding - size + 1, width + 2 * padding - size + 1)
+    kind = OpKind.DEPTHWISE_CONV2D if groups == in_shape[0] == outputs > 1 else OpKind.CONV2D
+    return Op(
+        name="conv", kind=kind, inputs=("input",), in_shape=in_shape, out_shape=out_shape,
+        kernel=(size, size), padding=(padding, padding), groups=groups,
+    )  # fmt: skip
+
+
+NESTED = [(precision, bits) for precision in ALL_PRECISIONS for bits in WIDTHS if bits >= precision.weight_bits]
+
+
+@pytest.mark.parametrize(("precision", "stored_bits"), NESTED, ids=str)
+def test_fields_hold_the_largest_products(library: ctypes.CDLL, precision: Precision, stored_bits: int) -> None:
+    ops = [
+        conv((64, 4, 5), 7, 3, 1),  # several fields' worth of products
+        conv((520, 3, 3), 5, 1, 0),  # more channels than one stretch of sums takes
+        conv((128, 5, 9), 3, 3, 1),  # a tile of fewer columns, so that its codes fit
+        conv((1, 9, 9), 4, 5, 0),
+        conv((12, 6, 7), 12, 3, 1, groups=12),
+        Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(1025,), out_shape=(3,)),
+    ]
+    for op in ops:
+        assert weighted_call(op, precision, stored_bits, 1, extreme=True, logits=True).agrees(library)
+        assert weighted_call(op, precision, stored_bits, 2, extreme=True).agrees(library)
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_shapes_of_real_networks_agree(library: ctypes.CDLL, precision: Precision) -> None:
+    resnet, mobilenet = conv((16, 32, 32), 16, 3, 1), conv((64, 12, 12), 64, 1, 0)
+    keyword = Op(
+        name="conv", kind=OpKind.CONV2D, inputs=("input",), in_shape=(1, 49, 10), out_shape=(64, 25, 5),
+        kernel=(10, 4), stride=(2, 2), padding=(5, 1),
+    )  # fmt: skip
+    for op in (resnet, mobilenet, keyword, conv((32, 24, 24), 32, 3, 1, groups=32)):
+        assert weighted_call(op, precision, 8, 3).agrees(library)
+
+
+def test_a_flattened_image_is_read_in_channel_last_order(library: ctypes.CDLL) -> None:
+    op = Op(name="fc", kind=OpKind.LINEAR, inputs=("pool",), in_shape=(6, 2, 3), out_shape=(5,))
+    assert weighted_call(op, Precision(4, 8), 8, 0).agrees(library)
+
+
+@st.composite
+def pools(draw: st.DrawFn, kind: OpKind) -> Op:
+    size = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
+    stride = (draw(st.integers(1, 4)), draw(st.integers(1, 4)))
+    padding = (draw(st.integers(0, size[0] // 2)), draw(st.integers(0, size[1] // 2)))
+    channels, height, width = draw(st.integers(1, 9)), draw(st.integers(size[0], 12)), draw(st.integers(size[1], 12))
+    out_h = (height + 2 * padding[0] - size[0]) // stride[0] + 1
+    out_w = (width + 2 * padding[1] - size[1]) // stride[1] + 1
+    return Op(
+        name="pool", kind=kind, inputs=("input",), in_shape=(channels, height, width), out_shape=(channels, out_h, out_w),
+        kernel=size, stride=stride, padding=padding,
+    )  # fmt: skip
+
+
+def weightless_call(op: Op, bits: int, seed: int, scales: int) -> Call:
+    random = np.random.default_rng(seed)
+    channels, *sides = (*op.in_shape, 1, 1)[:3]
+    count = 2 if op.kind is OpKind.ADD else 1
+    inputs = tuple(random.integers(0, 2**bits, (*sides, channels)).astype(np.uint8) for _ in range(count))
+    zeros = tuple(int(random.choice([0, 2 ** (bits - 1)])) for _ in range(count))
+    return Call(op, Precision(0, bits), inputs, None, random_constants(random, zeros, 0, scales))
+
+
+@many
+@given(op=pools(OpKind.MAX_POOL), bits=st.sampled_from(WIDTHS), seed=seeds)
+def test_max_pools_agree(library: ctypes.CDLL, op: Op, bits: int, seed: int) -> None:
+    assert weightless_call(op, bits, seed, 0).agrees(library)
+
+
+@many
+@given(op=pools(OpKind.AVG_POOL), bits=st.sampled_from(WIDTHS), seed=seeds)
+def test_average_pools_agree(library: ctypes.CDLL, op: Op, bits: int, seed: int) -> None:
+    assert weightless_call(op, bits, seed, 1).agrees(library)
+
+
+@many
+@given(shape=st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)), bits=st.sampled_from(WIDTHS), seed=seeds)
+def test_requantizations_agree(library: ctypes.CDLL, shape: tuple[int, int, int], bits: int, seed: int) -> None:
+    op = Op(name="relu", kind=OpKind.REQUANTIZE, inputs=("input",), in_shape=shape, out_shape=shape)
+    assert weightless_call(op, bits, seed, 1).agrees(library)
+
+
+@many
+@given(shape=st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)), bits=st.sampled_from(WIDTHS), seed=seeds)
+def test_additions_agree(library: ctypes.CDLL, shape: tuple[int, int, int], bits: int, seed: int) -> None:
+    op = Op(name="add", kind=OpKind.ADD, inputs=("a", "b"), in_shape=shape, out_shape=shape)
+    call, random = weightless_call(op, bits, seed, 2), np.random.default_rng(seed)
+    multiplier, shift = random.integers(0, 2**21, 2), random.integers(1, 31, 1)
+    constants = OpConstants(
+        bias=np.array([], np.int32), multiplier=multiplier.astype(np.int32), shift=shift.astype(np.int32),
+        input_zero=call.constants.input_zero, output_zero=call.constants.output_zero, output_max=call.constants.output_max,
+    )  # fmt: skip
+    assert Call(op, call.precision, call.inputs, None, constants).agrees(library)
+
+
+def run_argmax(library: ctypes.CDLL, logits: NDArray[np.int32]) -> tuple[int, int]:
+    op = Op(name="decide", kind=OpKind.ARGMAX, inputs=("fc",), in_shape=(len(logits),), out_shape=(2,))
+    memory = Memory()
+    output = memory.place(bytes(8))
+    pointers: dict[str, int | tuple[int, int]] = {"input": (memory.place(logits.tobytes()), 0), "output": output}
+    record = op_bytes(64, arguments(op, Precision(0, 8), 0, None), pointers)
+    getattr(library, kernel(op, Precision(0, 8)).symbol)(ctypes.c_char_p(record))
+    assert memory.guards_hold()
+    index, margin = np.frombuffer(ctypes.string_at(output, 8), np.uint32)
+    return int(index), int(margin)
+
+
+@many
+@given(values=st.lists(st.integers(-(2**31), 2**31 - 1) | st.sampled_from([-(2**31), 0, 2**31 - 1]), min_size=1, max_size=12))
+def test_argmax_agrees(library: ctypes.CDLL, values: list[int]) -> None:
+    logits = np.array(values, np.int32)
+    index, margin = reference.argmax(logits[None])
+    assert run_argmax(library, logits) == (int(index[0]), int(margin[0]))
+
+
+def test_rounding_is_exhaustively_that_of_the_reference_around_every_half(library: ctypes.CDLL) -> None:
+    op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(1,), out_shape=(2000,))
+    codes = StoredWeights(codes=np.zeros((2000, 1, 1, 1), np.uint8), bits=2)
+    for shift in range(1, 52):
+        multiplier = 2**30 if shift < 51 else 2**30 - 1
+        step = 2.0 ** (shift - 30)
+        bias = np.round((np.arange(2000) // 8 - 5) * step / 2 + np.arange(2000) % 8 - 4)
+        constants = OpConstants(
+            bias=np.clip(bias, -(2**30), 2**30).astype(np.int32), multiplier=np.full(2000, multiplier, np.int32),
+            shift=np.full(2000, shift, np.int32), input_zero=(0,), output_zero=5, output_max=255,
+        )  # fmt: skip
+        assert Call(op, Precision(2, 2), (np.zeros(1, np.uint8),), codes, constants).agrees(library)
+
+
+def test_every_function_of_the_catalogue_exists(library: ctypes.CDLL) -> None:
+    assert all(hasattr(library, found.symbol) for found in all_kernels())
+    assert len(all_kernels()) == 3 * 9 + 5
+
+
+def test_a_package_compiles_only_what_it_selects(tmp_path: Path) -> None:
+    (tmp_path / "hw_selected.h").write_text("#define HW_USE_hw_linear_w4a4\n")
+    built = build_shared(
+        [C_FOLDER / "portable" / "hw_linear.c"],
+        out=tmp_path / "linear.so",
+        compiler=find_compiler("host"),
+        includes=[*sorted({(C_FOLDER / header).parent for header in HEADERS}), tmp_path],
+        macros=["HW_SELECTED"],
+    )
+    library = ctypes.CDLL(str(built))
+    assert hasattr(library, "hw_linear_w4a4") and not hasattr(library, "hw_linear_w8a8")
+
+
+def test_sums_that_could_overflow_are_refused() -> None:
+    wide = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(20000,), out_shape=(2,))
+    assert supported(wide, Precision(4, 4)) and not supported(wide, Precision(8, 8))
+    with pytest.raises(NetworkError, match="20000 products may reach 1300500000"):
+        kernel(wide, Precision(8, 8))
+
+
+@pytest.mark.parametrize(("precision", "reason"), [(Precision(3, 8), "2, 4 or 8 bits"), (Precision(0, 8), "name a weight width")])
+def test_precisions_without_a_kernel_are_refused(precision: Precision, reason: str) -> None:
+    with pytest.raises(NetworkError, match=reason):
+        kernel(conv((4, 4, 4), 4, 3, 1), precision)
+
+
+def test_depthwise_convolutions_with_several_filters_per_channel_are_refused() -> None:
+    op = Op(
+        name="conv", kind=OpKind.DEPTHWISE_CONV2D, inputs=("input",), in_shape=(4, 3, 3), out_shape=(8, 1, 1),
+        kernel=(3, 3), groups=4,
+    )  # fmt: skip
+    with pytest.raises(NetworkError, match="grouped conv2d"):
+        kernel(op, Precision(8, 8))
+
+
+def test_scratch_covers_tiles_of_every_shape() -> None:
+    for channels, side, size in product((1, 3, 16, 200), (1, 4, 7, 33), (1, 3, 5)):
+        op = conv((channels, side + size, side + size), 8, size, 0)
+        tiling = convolution_tiling(op)
+        assert 0 < tiling.columns <= tiling.out_w
+        assert scratch_bytes(op, Precision(8, 8)) == tiling.scratch_bytes()
