@@ -106,7 +106,7 @@ def price_chain(unit: str, options: Sequence[Option], floor: Precision | None = 
     >>> measured = [(w8, 9.0, 0.02), (w4, 4.0, 0.01), (w2, 5.0, 0.5)]
     >>> chain = price_chain("conv", [Option(precision=p, latency_us=t, loss=e) for p, t, e in measured])
     >>> [str(option.precision) for option in chain.options]
-    ['w4a4']
+    ['w4a4', 'w8a8']
     """
     lowest = [
         replace(option, loss=min(other.loss for other in options if _contains(option, other)) + _prior(option.precision))

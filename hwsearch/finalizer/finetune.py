@@ -23,7 +23,7 @@ from hwsearch.finalizer.certified_policy import Mean, certify, fold
 from hwsearch.finalizer.cgmq import Chain, Gates, Levels
 from hwsearch.finalizer.gated_training import GatedRun, GatedTraining, GateSchedule, Teacher
 from hwsearch.finalizer.limits import Choice, Limits, Problem, choice_of, choices_of, find_floor, limits_of
-from hwsearch.finalizer.sensitivity import LossMeter, best_levels, gap_note, measure_chains, summed_latency
+from hwsearch.finalizer.sensitivity import Judgement, Meter, best_levels, gap_note, measure_chains, summed_latency
 from hwsearch.graph.menu import Menu, PolicyKind
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace
@@ -49,7 +49,7 @@ GATE_RATE = 0.2
 """Levels that the gate with the strongest push moves at once."""
 
 
-def finalize(  # noqa: PLR0917  the main job's own order
+def finalize(
     point: FrontPoint,
     supernet: Supernet,
     task: Task,
@@ -65,7 +65,7 @@ def finalize(  # noqa: PLR0917  the main job's own order
     schedule: GateSchedule | None = None,
     progress: Progress = silent,
 ) -> FinalModel:
-    """Train a front point to the end and return it as integers, within `budget` and no dearer than the point on any path.
+    """Train a front point to the end and return it as integers, within `budget` and no slower than the point on any path.
 
     `supernet` is left as it is. The certificate of the mean cost is wrong with probability `delta` at most. The teacher is
     `float_model`, or without one the supernet at its widest. Raises InfeasibleBudget, before training, if no menu
@@ -163,12 +163,13 @@ class _Job:
     def choices(self, gates: Gates) -> list[dict[str, Precision]]:
         return choices_of(gates.chains, gates.levels, self.floor)
 
-    def loss(self, supernet: Supernet, gates: Gates) -> float:
-        """Mean loss of all entries on the search split."""
-        meter, menu = LossMeter(supernet=supernet, task=self.task), self.problem.with_choices(self.choices(gates))
+    def judge(self, supernet: Supernet, gates: Gates) -> Judgement:
+        """All entries on the search split, averaged."""
+        meter, menu = Meter(supernet=supernet, task=self.task), self.problem.with_choices(self.choices(gates))
         if menu.kind is PolicyKind.EXIT:
-            return meter.loss(menu.entries[-1].assignment, self.problem.exits)
-        return float(np.mean([meter.loss(entry.assignment, (entry.exit,)) for entry in menu.entries]))
+            return meter.judge(menu.entries[-1].assignment, self.problem.exits)
+        found = [meter.judge(entry.assignment, (entry.exit,)) for entry in menu.entries]
+        return Judgement(errors=float(np.mean([one.errors for one in found])), loss=float(np.mean([one.loss for one in found])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -185,7 +186,7 @@ def _train(job: _Job, supernet: Supernet, teacher: Teacher) -> _Trained:
     problem, student = job.problem, copy.deepcopy(supernet)
     free = sum(len(unit.precisions) > 1 for unit in problem.space.units)
     chains = measure_chains(
-        LossMeter(supernet=student, task=job.task), problem.space, problem.unit_prices(), job.floor,
+        Meter(supernet=student, task=job.task), problem.space, problem.unit_prices(), job.floor,
         exits=problem.exits, progress=_shifted(job.progress, 0, free + job.epochs),
     )  # fmt: skip
     excess = job.limits.of_levels(chains, job.floor)
@@ -197,16 +198,16 @@ def _train(job: _Job, supernet: Supernet, teacher: Teacher) -> _Trained:
     training = GatedTraining(run, epochs=job.epochs, seed=job.seed, progress=_shifted(job.progress, free, free + job.epochs))
     began, _ = cgmq.settle(first, np.ones_like(first.values), excess)
     moved, fell = training.move_gates(first)
-    kept = min((moved, began), key=lambda gates: job.loss(student, gates))
+    kept = min((moved, began), key=lambda gates: job.judge(student, gates))
     training.tune(kept)
-    losses = job.loss(supernet, began), job.loss(student, kept)
-    if losses[0] < losses[1]:
+    before, after = job.judge(supernet, began), job.judge(student, kept)
+    if before.errors < after.errors:
         student, kept = supernet, began
     choices = in_order(job.limits, kept, job.floor)
     notes = {
         "gates": f"rule {job.schedule.rule}: levels {_text(began)} became {_text(moved)}, kept {_text(kept)}; "
         f"limits met after {fell} more falling updates of at most {cgmq.termination_bound(first)}",
-        "training": f"mean loss of the entries on the search split {losses[0]:.4f} before, {losses[1]:.4f} after training",
+        "training": f"errors of the entries on the search split {before.errors:.2%}, after training {after.errors:.2%}",
         "integer_programme": "loss measured unit by unit: " + gap_note(chains, kept.levels, job.limits.slack_us(choices)),
     }
     return _Trained(supernet=student, menu=problem.with_choices(choices), notes=notes)
@@ -226,18 +227,19 @@ def _text(gates: Gates) -> str:
 
 
 def start_levels(limits: Limits, chains: Sequence[Chain], floor: Choice) -> Levels:
-    """The front point's own levels, or where they break a limit the integer programme's at the highest price that breaks none."""
+    """The integer programme's levels for each column at the front point's own latency, or at the highest share of it allowed.
+
+    What units share (a kernel's code, weights stored for another column) is in no unit's price: limits are checked exactly.
+    """
     problem, excess = limits.problem, limits.of_levels(chains, floor)
     prices = {unit: {one.precision: one.latency_us for one in table} for unit, table in problem.unit_prices().items()}
-    menu = problem.menu.entries[: problem.columns]
-    choices = [choice_of(problem.space, entry.assignment) for entry in menu]
-    own = [[chain.affordable(prices[chain.unit][choice[chain.unit]]) for chain in chains] for choice in choices]
-    rows = own
+    choices = [choice_of(problem.space, entry.assignment) for entry in problem.menu.entries[: problem.columns]]
+    spent = [sum(prices[chain.unit][choice[chain.unit]] for chain in chains) for choice in choices]
     for share in np.linspace(1.0, 0.0, START_SHARES):
+        rows = [best_levels(chains, float(share) * latency) for latency in spent]
         levels = np.array(rows, dtype=np.int64).reshape(problem.columns, len(chains))
         if not (excess(levels) > 0).any():
             return levels
-        rows = [best_levels(chains, share * summed_latency(chains, row)) for row in own]
     return np.zeros((problem.columns, len(chains)), dtype=np.int64)
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ Teacher = Callable[[Tensor], Tensor]
 """Images `[N, C, H, W]` to logits `[N, classes]`, without gradient."""
 
 
+FINE_TUNING = SupernetTraining(learning_rate=5e-4, step_learning_rate=5e-4, label_share=0.7)
+"""Gentler than a supernet's training, and closer to the labels: every path is a known one by now."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSchedule:
     """How gates move while weights train.
@@ -36,7 +40,7 @@ class GateSchedule:
     warm_steps: int = 10
     rest_steps: int = 4
     memory: float = 0.9
-    training: SupernetTraining = field(default_factory=lambda: SupernetTraining(learning_rate=1e-3, step_learning_rate=1e-3))
+    training: SupernetTraining = FINE_TUNING
 
 
 class SaliencyProbe:

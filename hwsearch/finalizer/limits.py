@@ -1,7 +1,7 @@
 """What a menu may cost, checked exactly and in device units, and the refusal of budgets that no menu of its kind meets.
 
 Two kinds of limits hold at once: the user's budget, and the promise of the front point that is being finalized, whose
-prices no training may exceed. Gates see them per column: the entry (or entries) that one set of gates decides.
+latencies no training may exceed. Gates see them per column: the entry (or entries) that one set of gates decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,12 +86,12 @@ class Limits:
     """The budget and the promise.
 
     `shares`: of inputs that end at each entry, for the mean limits during training; the certificate settles the mean
-    afterwards. `promise[k]`: limits on path k that no budget but the front point sets.
+    afterwards. `promise_us[k]`: latency of path k that no budget but the front point sets.
     """
 
     problem: Problem
     shares: tuple[float, ...]
-    promise: tuple[Budget, ...]
+    promise_us: tuple[float, ...]
 
     def excess(self, choices: Sequence[Choice]) -> NDArray[np.float64]:
         """Largest share over any limit that each column answers for, `[columns]`; 0 or less is met.
@@ -99,19 +99,22 @@ class Limits:
         A path's limits are answered for by every column that runs on it, the mean and what all share by every column.
         """
         paths = self.problem.paths(choices)
-        own = np.array([self._path_excess(path, promise) for path, promise in zip(paths, self.promise, strict=True)])
+        own = np.array([self._path_excess(path, promise) for path, promise in zip(paths, self.promise_us, strict=True)])
         over = self.problem.budget.excess(PolicyCost.of_paths(paths, self.shares))
         mean = max((share for name, share in over.items() if name.startswith("mean_")), default=-np.inf)
-        if self.problem.columns == 1:
-            return np.array([max(own.max(), mean)])
-        if self.problem.menu.kind is PolicyKind.CASCADE:  # entry k runs on its own path and on every later one
-            own = np.maximum.accumulate(own[::-1])[::-1]
-        return np.asarray(np.maximum(own, mean))
+        return np.asarray(np.maximum(self._by_column(own, np.maximum), mean))
 
-    def _path_excess(self, path: Cost, promise: Budget) -> float:
-        alone = PolicyCost(mean=path, worst=path)
-        over = [*self.problem.budget.hard().excess(alone).values(), *promise.excess(alone).values()]
-        return max(over, default=-np.inf)
+    def _path_excess(self, path: Cost, promise_us: float) -> float:
+        budget = self.problem.budget.hard().excess(PolicyCost(mean=path, worst=path))
+        return max(*budget.values(), path.latency_us / promise_us - 1.0) if budget else path.latency_us / promise_us - 1.0
+
+    def _by_column(self, of_paths: NDArray[np.float64], fold: np.ufunc) -> NDArray[np.float64]:
+        """Reduce a number per path, `[paths]`, over the paths that each column runs on, `[columns]`."""
+        if self.problem.columns == 1:
+            return np.array([fold.reduce(of_paths)])
+        if self.problem.menu.kind is PolicyKind.CASCADE:  # entry k runs on its own path and on every later one
+            return np.asarray(fold.accumulate(of_paths[::-1])[::-1])
+        return of_paths
 
     def of_levels(self, chains: Sequence[Chain], fixed: Choice) -> Excess:
         """The same check for gates: levels `[columns, gated units]` in `chains`, all other units as in `fixed`."""
@@ -126,36 +129,26 @@ class Limits:
         return excess
 
     def slack_us(self, choices: Sequence[Choice]) -> list[float]:
-        """How much longer each column's entry could take, all others as they are, before a worst-case limit is broken."""
-        paths = self.problem.paths(choices)
-        hard = self.problem.budget.latency_us
-        own = [
-            min(limit for limit in (hard, promise.latency_us) if limit is not None) - path.latency_us
-            for path, promise in zip(paths, self.promise, strict=True)
-        ]
-        if self.problem.columns == 1:
-            return [min(own)]
-        return [min(own[k:]) for k in range(len(own))] if self.problem.menu.kind is PolicyKind.CASCADE else own
+        """How much longer each column's entry could take, all others as they are, before a limit on the worst latency breaks."""
+        hard = self.problem.budget.latency_us or np.inf
+        limits = np.minimum(np.array(self.promise_us), hard)
+        slack = limits - np.array([path.latency_us for path in self.problem.paths(choices)])
+        return [float(one) for one in self._by_column(slack, np.minimum)]
 
 
 def limits_of(problem: Problem, floor: Choice, shares: Sequence[float]) -> Limits:
     """Limits for the front point whose menu the problem holds and whose inputs ended in `shares`.
 
-    Where the floor costs more than the point in some respect, the promise is what the floor costs. If even the floor
-    would break a mean limit at these shares, training reckons with all inputs at the first entry.
+    Where the floor is slower than the point, the promise is the floor's latency. If even the floor would break a mean limit
+    at these shares, training reckons with all inputs at the first entry.
     """
     start = problem.costs.paths(problem.menu, problem.gate)
     least = problem.paths([floor] * problem.columns)
-    promise = tuple(
-        Budget(
-            latency_us=max(path.latency_us, low.latency_us),
-            flash_bytes=max(path.flash_bytes, low.flash_bytes),
-            ram_bytes=max(path.ram_bytes, low.ram_bytes),
-        )
-        for path, low in zip(start, least, strict=True)
+    return Limits(
+        problem=problem,
+        shares=tuple(shares) if problem.budget.is_met(PolicyCost.of_paths(least, shares)) else first_only(len(start)),
+        promise_us=tuple(max(path.latency_us, low.latency_us) for path, low in zip(start, least, strict=True)),
     )
-    reachable = problem.budget.is_met(PolicyCost.of_paths(least, shares))
-    return Limits(problem=problem, shares=tuple(shares) if reachable else first_only(len(start)), promise=promise)
 
 
 def first_only(entries: int) -> tuple[float, ...]:

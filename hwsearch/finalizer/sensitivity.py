@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -20,18 +21,29 @@ STATISTICS_IMAGES = 512
 LOSS_IMAGES = 512
 
 
+class Judgement(NamedTuple):
+    """Share of wrong answers, then cross-entropy: ordered so that the better is the lesser.
+
+    Errors come first because distillation changes how sure a network is, and with it the loss, without changing its answers.
+    """
+
+    errors: float
+    loss: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class LossMeter:
+class Meter:
     """Measures assignments on the search split (never the certificate's), with batch norm re-estimated on training images."""
 
     supernet: Supernet
     task: Task
 
-    def loss(self, assignment: BitAssignment, exits: Sequence[str]) -> float:
-        """Cross-entropy averaged over images and exits."""
+    def judge(self, assignment: BitAssignment, exits: Sequence[str]) -> Judgement:
+        """Averaged over images and exits."""
         statistics = estimate_statistics(self.supernet, assignment, self.task.train.images[:STATISTICS_IMAGES], exits=exits)
         images = self.task.search_split.subset(torch.arange(min(LOSS_IMAGES, len(self.task.search_split))))
-        return float(evaluate(self.supernet, assignment, images, statistics, exits=exits).losses.mean())
+        found = evaluate(self.supernet, assignment, images, statistics, exits=exits)
+        return Judgement(errors=1.0 - float(found.correct.mean()), loss=float(found.losses.mean()))
 
 
 def worthwhile(prices: Sequence[UnitPrice]) -> list[UnitPrice]:
@@ -54,7 +66,7 @@ def _beats(other: UnitPrice, price: UnitPrice) -> bool:
 
 
 def measure_chains(
-    meter: LossMeter,
+    meter: Meter,
     space: SearchSpace,
     prices: Mapping[str, Sequence[UnitPrice]],
     floor: Mapping[str, Precision],
@@ -67,7 +79,7 @@ def measure_chains(
     An option's loss is what it adds to the widest assignment when the unit alone takes it.
     """
     widest = {unit.name: unit.widest for unit in space.units}
-    base = meter.loss(space.assignment(widest), exits)
+    base = meter.judge(space.assignment(widest), exits).loss
     free = [unit for unit in space.units if len(unit.precisions) > 1]
     chains: list[Chain] = []
     for done, unit in enumerate(free):
@@ -76,7 +88,7 @@ def measure_chains(
             Option(
                 precision=price.precision,
                 latency_us=price.latency_us,
-                loss=meter.loss(space.assignment({**widest, unit.name: price.precision}), exits) - base,
+                loss=meter.judge(space.assignment({**widest, unit.name: price.precision}), exits).loss - base,
             )
             for price in prices[unit.name]
             if price.precision in kept

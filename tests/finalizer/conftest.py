@@ -1,20 +1,26 @@
 """A small task that trains in a second, and prices by formula, so that limits can be placed exactly."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hwsearch.graph.capture import capture
-from hwsearch.graph.menu import PolicyKind
+from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, build_space
 from hwsearch.graph.space_file import PoliciesTable, SpaceTable
+from hwsearch.hardware.cost import PolicyCost
 from hwsearch.hardware.cost_model import CostModel, OpPrice
+from hwsearch.hardware.front import FrontPoint
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
 from hwsearch.hardware.layout import packed_weight_bytes
 from hwsearch.hardware.profile import HardwareProfile, Provenance
+from hwsearch.predictors.gate import gate_graph
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.training import train_supernet
 from hwsearch.tasks.float_training import train_float
@@ -109,3 +115,48 @@ class FormulaCosts(CostModel):
 @pytest.fixture(scope="session")
 def costs(space: SearchSpace) -> CostModel:
     return FormulaCosts(space.network, HardwareProfile(name="formula", header=HEADER, measurements=()))
+
+
+class WideIsFast(FormulaCosts):
+    """A device whose narrow weights must be unpacked at length: speed and size pull in opposite directions."""
+
+    def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
+        price = super().op_price(op, precision, stored_bits)
+        latency_us = 1.0 + op.macs * (10 - precision.weight_bits) * 1e-3
+        return replace(price, latency_us=latency_us, energy_uj=latency_us * 0.01, code_bytes=0)
+
+
+@pytest.fixture(scope="session")
+def wide_is_fast(space: SearchSpace) -> CostModel:
+    return WideIsFast(space.network, HardwareProfile(name="wide", header=HEADER, measurements=()))
+
+
+def menu_of(space: SearchSpace, kind: PolicyKind, *widths: str) -> Menu:
+    """Uniform entries; an exit menu has one width and all the space's exits."""
+    uniform = [space.uniform(Precision.parse(width)) for width in widths]
+    if kind is PolicyKind.EXIT:
+        return Menu(kind=kind, entries=tuple(MenuEntry(assignment=uniform[0], exit=name) for name in (*space.network.exits, "")))
+    return Menu(kind=kind, entries=tuple(MenuEntry(assignment=one) for one in uniform))
+
+
+def shape_of(menu: Menu) -> PolicyShape:
+    gated, stages = menu.kind is PolicyKind.GATE, len(menu.entries) - 1
+    escalates = menu.kind in (PolicyKind.CASCADE, PolicyKind.EXIT)
+    escalation = (0.4,) * stages if escalates else ()
+    return PolicyShape(kind=menu.kind, gate_grid=2 * gated, gate_hidden=4 * gated, trade_off=0.02, escalation=escalation)
+
+
+@pytest.fixture(scope="session")
+def point_of(space: SearchSpace, costs: CostModel) -> Callable[..., FrontPoint]:
+    """A front point with uniform entries, priced, with made-up accuracy."""
+
+    def make(kind: PolicyKind, *widths: str) -> FrontPoint:
+        menu = menu_of(space, kind, *widths)
+        shape = shape_of(menu)
+        gate = gate_graph(shape, space.network.input_shape, len(menu.entries)) if kind is PolicyKind.GATE else None
+        shares = [0.4**k for k in range(len(menu.entries))]
+        shares = tuple(share / sum(shares) for share in shares)
+        cost = PolicyCost.of_paths(costs.paths(menu, gate), shares)
+        return FrontPoint(trial=0, menu=menu, shape=shape, accuracy=0.9, shares=shares, cost=cost)
+
+    return make
