@@ -106,7 +106,7 @@ def accumulators(
         return _matmul(flat, weights.reshape(op.out_channels, -1), precision) + constants.bias
     padded = _padded(codes, op, constants.input_zero[0])
     images = max(1, _PATCH_VALUES // (op.out_shape[1] * op.out_shape[2] * op.reduction * op.groups))
-    parts = [_convolve(op, precision, padded[first : first + images], weights) for first in range(0, len(padded), images)]
+    parts = [_convolve(op, precision, padded[first : first + images], weights) for first in range(0, max(1, len(padded)), images)]
     sums: Int64 = np.concatenate(parts) + constants.bias
     return sums
 
