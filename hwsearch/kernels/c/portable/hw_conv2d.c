@@ -14,6 +14,8 @@
  */
 #include "hw_portable.h"
 
+#ifndef HW_CORTEX_M /* see cortex_m/hw_conv2d.c */
+
 enum { TILE_QUADS = 8, TILE_BYTES = 16384, SHORT_RUN = 16, QUAD = 4 };
 
 /* Fields of the packed words, by widths. */
@@ -371,4 +373,6 @@ HW_CONV2D(8, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a8)
 HW_CONV2D(8, 8)
+#endif
+
 #endif
