@@ -80,6 +80,11 @@ def package_sources(folder: Path) -> list[Path]:
     return [folder / name for name in (*RUNTIME_SOURCES, DATA_SOURCE)] + sorted(folder.glob(f"{KERNEL_FOLDER}/*.c"))
 
 
+def package_includes(folder: Path) -> list[Path]:
+    """Folders of a written package that its sources include from."""
+    return [folder, folder / "portable"]
+
+
 def nanoseconds_up(latency_us: float) -> int:
     """A cost in whole nanoseconds, rounded up, so that what is paid never falls short."""
     return math.ceil(latency_us * 1000)
