@@ -17,14 +17,15 @@ from hwsearch.hardware.profile import HardwareProfile
 Record = dict[str, Any]
 
 
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> str:
-    """Columns after the first are right-aligned; a title stands above."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="")
+def _table(title: str, columns: list[str], rows: list[list[str]], prose: tuple[str, ...] = ()) -> str:
+    """Columns after the first are right-aligned, but those named in `prose` left and wrapped; a title stands above."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        left = index == 0 or column in prose
+        table.add_column(column, justify="left" if left else "right", no_wrap=column not in prose, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(width=200, color_system=None)
+    console = Console(width=140 if prose else 200, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
@@ -158,7 +159,9 @@ def spaces_text(records: list[Record], *, whole: bool) -> str:
         return _table("", ["space", "network", "M MAC", "units", "policies"], rows)
     (record,) = records
     rows = [[u["name"], " ".join(u["ops"]), " ".join(u["precisions"]), u["reason"]] for u in record["units"]]
-    return _table(f"{record['name']}: {record['macs']} MAC", ["unit", "ops", "precisions", "reason"], rows)
+    return _table(
+        f"{record['name']}: {record['macs']} MAC", ["unit", "ops", "precisions", "reason"], rows, ("ops", "precisions", "reason")
+    )
 
 
 def cost_record(space: SearchSpace, costs: CostModel, bits: str) -> Record:
