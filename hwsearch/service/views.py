@@ -6,13 +6,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hwsearch.errors import SpaceError
+from hwsearch.errors import ProfileError, SpaceError
 from hwsearch.graph.op import shape_text
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.front import ParetoFront
-from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.profile import HardwareProfile, load_profile
 
 Record = dict[str, Any]
 
@@ -102,18 +102,26 @@ def profile_record(profile: HardwareProfile) -> Record:
     }
 
 
+def profile_record_or_fault(name: str) -> Record:
+    """A profile's record; one that cannot be read is listed with what is wrong, so that it hides no other."""
+    try:
+        return profile_record(load_profile(name))
+    except ProfileError as fault:
+        return {"name": name, "core": "", "clock_hz": 0, "rows": 0, "provenance": {}, "validity": "", "fault": str(fault)}
+
+
 def profiles_text(records: list[Record]) -> str:
     rows = [
-        [
-            r["name"],
-            r["core"],
-            f"{r['clock_hz'] / 1e6:.0f}",
-            str(r["rows"]),
-            ", ".join(f"{n} {k}" for k, n in r["provenance"].items()),
-        ]
+        [r["name"], r["core"], f"{r['clock_hz'] / 1e6:.0f}", str(r["rows"]), _counts_text(r["provenance"])]
         for r in records
+        if "fault" not in r
     ]
-    return _table("", ["profile", "core", "MHz", "rows", "provenance"], rows)
+    faults = [f"{r['name']}: {r['fault']}" for r in records if "fault" in r]
+    return "\n".join([_table("", ["profile", "core", "MHz", "rows", "provenance"], rows), *faults])
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def profile_ops(profile: HardwareProfile) -> list[Record]:
