@@ -106,6 +106,8 @@ def accumulators(
         flat = codes.reshape(len(codes), op.reduction)  # [N, H*W*C]
         return _matmul(flat, weights.reshape(op.out_channels, -1), precision) + constants.bias
     padded = _padded(codes, op, constants.input_zero[0])
+    if op.kind is OpKind.DEPTHWISE_CONV2D:
+        return _convolve_channels(op, padded, weights) + constants.bias
     images = max(1, _PATCH_VALUES // (op.out_shape[1] * op.out_shape[2] * op.reduction * op.groups))
     parts = [_convolve(op, precision, padded[first : first + images], weights) for first in range(0, max(1, len(padded)), images)]
     sums: Int64 = np.concatenate(parts) + constants.bias
@@ -128,6 +130,15 @@ def _convolve(op: Op, precision: Precision, padded: NDArray[np.integer], weights
         filters = weights[group * outputs : (group + 1) * outputs].reshape(outputs, op.reduction)
         sums.append(_matmul(rows, filters, precision))
     return np.concatenate(sums, axis=1).reshape(len(padded), op.out_shape[1], op.out_shape[2], op.out_channels)
+
+
+def _convolve_channels(op: Op, padded: NDArray[np.integer], weights: Int32) -> Int64:
+    """One filter per channel, tap by tap."""
+    windows = _windows(op, padded)
+    sums = np.zeros(windows.shape[:4], np.int64)  # [N, out_h, out_w, C]
+    for i, j in np.ndindex(op.kernel):
+        sums += windows[..., i, j].astype(np.int32) * weights[:, i, j, 0]
+    return sums
 
 
 def _windows(op: Op, padded: NDArray[np.integer]) -> NDArray[np.integer]:

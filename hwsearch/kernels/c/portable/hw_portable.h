@@ -97,6 +97,29 @@ HW_INLINE uint32_t hw_load(const uint8_t *bytes)
     return word;
 }
 
+HW_INLINE void hw_store(uint8_t *bytes, uint32_t word)
+{
+#ifdef __GNUC__
+    __builtin_memcpy(__builtin_assume_aligned(bytes, 4), &word, 4);
+#else
+    memcpy(bytes, &word, 4);
+#endif
+}
+
+/* The larger of each pair of bytes. */
+HW_INLINE uint32_t hw_larger_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t larger;
+#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
+    __asm__("usub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
+#else
+    larger = 0;
+    for (uint32_t i = 0; i < 32; i += 8)
+        larger |= ((a >> i & 255u) > (b >> i & 255u) ? a : b) & 255u << i;
+#endif
+    return larger;
+}
+
 /* Bytes of one output channel's row of weights. */
 HW_INLINE uint32_t hw_row_bytes(uint32_t reduction, uint32_t stored_bits)
 {
