@@ -3,7 +3,8 @@
 Plain functions, so that a search that is to be killed can be built from this very file in another process.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ class FormulaCosts(CostModel):
         return OpPrice(
             op=op.name, precision=precision, latency_us=latency_us, energy_uj=latency_us * 0.01, provenance=Provenance.EMULATED,
             uncertainty=0.0, symbol=f"hw_{op.kind}_{precision}", code_bytes=200, interpolated=False,
-            weight_bytes=packed_weight_bytes(op, stored_bits) if op.has_weights else 0, scratch_bytes=scratch_bytes(op, precision),
+            weight_bytes=packed_weight_bytes(op, stored_bits) if op.has_weights else 0,
+            scratch_bytes=scratch_bytes(op, precision),
         )  # fmt: skip
 
 
@@ -143,3 +145,14 @@ def table(tmp_path: Path) -> Callable[[ParetoFront], str]:
         return (tmp_path / "front.csv").read_text()
 
     return read
+
+
+@pytest.fixture(scope="session")
+def ray_of_four() -> Iterator[None]:
+    """One Ray for all tests; pools find it running and leave it so."""
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # Ray warns unless it is set, and warnings are errors
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
+    yield
+    ray.shutdown()
