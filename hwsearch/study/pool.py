@@ -48,7 +48,11 @@ class Pool(Protocol):
 
 
 def open_pool(workers: int, ray_address: str | None = None) -> Pool:
-    """This process for one worker without an address, else Ray: a cluster of our own, or the one at the address."""
+    """This process for one worker without an address, else Ray: a cluster of our own, or the one at the address.
+
+    >>> open_pool(1).map(lambda state, item: 2 * item, [1, 2])
+    [2, 4]
+    """
     if workers == 1 and ray_address is None:
         return InProcessPool()
     return RayPool(workers, ray_address or "local")
