@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.exporters.c_package import package_sources
+from hwsearch.exporters.c_package import package_includes, package_sources
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import ProfileHeader
 from hwsearch.kernels.emulator import CortexM4
@@ -18,6 +18,8 @@ from hwsearch.kernels.targets import flash_timing
 from hwsearch.kernels.toolchain import CORTEX_M4, HOST, build_elf, build_shared, find_compiler
 
 RUN, RUN_BETWEEN = "hw_model_run", "hw_model_run_between"
+ENTRY_POINTS = (RUN, RUN_BETWEEN, "hw_model_run_governed", "hw_governor_init")
+"""What a firmware may call; everything else is linked only if these need it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class HostPackage:
         self._classes = network.output.out_channels
         with tempfile.TemporaryDirectory() as scratch:
             out = Path(scratch) / "hw_model.so"
-            build_shared(package_sources(folder), out=out, compiler=self.compiler, includes=[folder])
+            build_shared(package_sources(folder), out=out, compiler=self.compiler, includes=package_includes(folder))
             self._library = ctypes.CDLL(str(out))
 
     def run(self, inputs: Codes) -> Execution:
@@ -62,8 +64,8 @@ class EmulatedPackage:
                 package_sources(folder),
                 out=Path(scratch) / "hw_model.elf",
                 compiler=self.compiler,
-                includes=[folder],
-                keep=[RUN, RUN_BETWEEN],
+                includes=package_includes(folder),
+                keep=ENTRY_POINTS,
             )
             self._core = CortexM4(elf, flash=flash_timing(header.memory))
         self._input = self._core.reserve(int(np.prod(network.input_shape)))

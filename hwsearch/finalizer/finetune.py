@@ -208,7 +208,7 @@ def _train(job: _Job, supernet: Supernet, teacher: Teacher) -> _Trained:
         "gates": f"rule {job.schedule.rule}: levels {_text(began)} became {_text(moved)}, kept {_text(kept)}; "
         f"limits met after {fell} more falling updates of at most {cgmq.termination_bound(first)}",
         "training": f"errors of the entries on the search split {before.errors:.2%}, after training {after.errors:.2%}",
-        "integer_programme": "loss measured unit by unit: " + gap_note(chains, kept.levels, job.limits.slack_us(choices)),
+        "integer_programme": "losses by unit, summed: " + gap_note(chains, kept.levels, job.limits.slack_us(choices)),
     }
     return _Trained(supernet=student, menu=problem.with_choices(choices), notes=notes)
 

@@ -123,5 +123,5 @@ def gap_note(chains: Sequence[Chain], levels: Levels, slack_us: Sequence[float])
     for column, slack in enumerate(slack_us):
         picked = [int(level) for level in levels[column]]
         bound = best_levels(chains, summed_latency(chains, picked) + max(slack, 0.0))
-        parts.append(f"column {column} adds {summed_loss(chains, picked):.4f}, no less than {summed_loss(chains, bound):.4f} can")
+        parts.append(f"column {column} {summed_loss(chains, picked):+.4f}, lower bound {summed_loss(chains, bound):+.4f}")
     return "; ".join(parts) or "no unit has a choice"

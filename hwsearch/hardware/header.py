@@ -37,13 +37,18 @@ class Power(_Section):
 
 
 class Library(_Section):
-    """The kernels that were measured. `runtime_bytes` is what every model occupies besides kernels and tables."""
+    """The kernels that were measured.
+
+    `runtime_bytes` is what every model occupies besides kernels and tables; `dispatch_count` what calling one operation takes
+    besides the operation itself, in the unit of `[counter]`.
+    """
 
     kernel_library: str
     version: str
     compiler: str
     flags: str
     runtime_bytes: int = Field(default=0, ge=0)
+    dispatch_count: float = Field(default=0.0, ge=0)
 
 
 class Validity(_Section):

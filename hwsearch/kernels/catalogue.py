@@ -21,6 +21,7 @@ C_FOLDER = Path(__file__).parent / "c"
 HEADERS = (
     "hw_kernels.h",
     "portable/hw_portable.h",
+    "portable/hw_tile.h",
     *(f"cortex_m/hw_{name}.h" for name in ("cortex_m", "strips", "polynomials", "smlad_loops", "umlal_loops", "poly_loops")),
 )
 """Included by kernel sources; their folders must be on the include path."""

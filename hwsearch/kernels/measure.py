@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hwsearch.errors import ProfileError
+from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
 from hwsearch.hardware.layout import packed_weight_bytes
@@ -76,6 +76,8 @@ def measure(
     works = tuple({work.key: work for work in works}.values())
     sources = source_sha256()
     timed = _time_all(chosen, works, workers, progress)
+    if source_sha256() != sources:
+        raise ToolchainError("The kernel sources must stay as they are while they are measured, but they changed; measure again.")
     if not (destination / HEADER_FILE).exists():
         destination.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / HEADER_FILE, destination / HEADER_FILE)
@@ -129,11 +131,9 @@ def _time_all(target: Target, works: Sequence[Work], workers: int | None, progre
     allowed = target.workers or os.cpu_count() or 1
     count = min(workers or allowed, allowed)
     results: dict[int, Timed] = {}
-    started = time.monotonic()
     for indices, timed in _run_chunks(target, works, chunks, count):
         results.update(zip(indices, timed, strict=True))
-        left = (time.monotonic() - started) / len(results) * (len(works) - len(results))
-        progress(len(results), len(works), f"{left:.0f} s left")
+        progress(len(results), len(works))
     return [results[index] for index in range(len(works))]
 
 

@@ -21,6 +21,7 @@ Sums of products are computed by floating-point matrix products, which are exact
 below 2^24 in float32, or below 2^53 in float64, where such integers have no rounding.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,7 +84,7 @@ def run_op(
         case OpKind.CONV2D | OpKind.DEPTHWISE_CONV2D | OpKind.LINEAR:
             sums = accumulators(op, precision, inputs[0], _required(op, stored), constants)
             if constants.multiplier.size == 0:
-                return sums.reshape(len(sums), -1).astype(np.int32)  # [N, classes]
+                return sums.reshape(len(sums), math.prod(op.out_shape)).astype(np.int32)  # [N, classes]
             value = requantize(sums, constants.multiplier, constants.shift)
         case OpKind.ARGMAX:
             raise ValueError("argmax decides between entries and is no operation of a network; call reference.argmax")
@@ -102,9 +103,11 @@ def accumulators(
     """Sums of products plus bias: `[N, out_h, out_w, out]`, or `[N, out]` of a linear operation."""
     weights = weight_values(stored, precision.weight_bits)
     if op.kind is OpKind.LINEAR:
-        flat = codes.reshape(len(codes), -1)  # [N, H*W*C]
+        flat = codes.reshape(len(codes), op.reduction)  # [N, H*W*C]
         return _matmul(flat, weights.reshape(op.out_channels, -1), precision) + constants.bias
     padded = _padded(codes, op, constants.input_zero[0])
+    if op.kind is OpKind.DEPTHWISE_CONV2D:
+        return _convolve_channels(op, padded, weights) + constants.bias
     images = max(1, _PATCH_VALUES // (op.out_shape[1] * op.out_shape[2] * op.reduction * op.groups))
     parts = [_convolve(op, precision, padded[first : first + images], weights) for first in range(0, max(1, len(padded)), images)]
     sums: Int64 = np.concatenate(parts) + constants.bias
@@ -127,6 +130,15 @@ def _convolve(op: Op, precision: Precision, padded: NDArray[np.integer], weights
         filters = weights[group * outputs : (group + 1) * outputs].reshape(outputs, op.reduction)
         sums.append(_matmul(rows, filters, precision))
     return np.concatenate(sums, axis=1).reshape(len(padded), op.out_shape[1], op.out_shape[2], op.out_channels)
+
+
+def _convolve_channels(op: Op, padded: NDArray[np.integer], weights: Int32) -> Int64:
+    """One filter per channel, tap by tap."""
+    windows = _windows(op, padded)
+    sums = np.zeros(windows.shape[:4], np.int64)  # [N, out_h, out_w, C]
+    for i, j in np.ndindex(op.kernel):
+        sums += windows[..., i, j].astype(np.int32) * weights[:, i, j, 0]
+    return sums
 
 
 def _windows(op: Op, padded: NDArray[np.integer]) -> NDArray[np.integer]:

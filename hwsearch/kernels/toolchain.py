@@ -170,7 +170,9 @@ def _options(compiler: Compiler, includes: Sequence[Path], macros: Sequence[str]
 
 def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequence[str], out: Path, compiler: Compiler) -> Path:
     """Run the compiler, unless it built exactly this before."""
-    key = _content_key(compiler, arguments, [*sources, *_headers(sources, includes)])
+    places = {*map(str, sources), *(f"-I{folder}" for folder in includes)}  # what is built does not depend on where it lies
+    options = [argument for argument in arguments if argument not in places]
+    key = _content_key(compiler, options, [*sources, *_headers(sources, includes)])
     built = cache_folder() / "build" / f"{key}{out.suffix}"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)

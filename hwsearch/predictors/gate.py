@@ -4,7 +4,7 @@ Average pooling to a coarse grid, a linear layer with ReLU, a linear layer with 
 output wins, ties to the lower and so cheaper entry. It is a network of priced operations like any other, at w8a8.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +24,8 @@ from hwsearch.quantizers.fold import fold_model
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.uniform import InputQuantizer
 
-_STEPS = 300
-_LEARNING_RATE = 0.02
+_STEPS = 150
+_LEARNING_RATE = 0.03
 _WEIGHT_DECAY = 0.02
 
 
@@ -87,23 +87,44 @@ def train_gate(
     *,
     seed: int,
 ) -> nn.Sequential:
-    """A float gate that minimises mean loss + trade_off × relative latency, with the choice softened to probabilities.
+    """A float gate whose choices have a low mean of loss + trade_off × relative latency.
 
     `losses`: `[N, K]`, cached per image and entry; `relative_latencies`: `[K]`, 1 for the most expensive entry.
+
+    Cost-sensitive classification: each image's cross-entropy towards an entry weighs what that entry saves against the
+    worst one, so the best score goes to the entry with the largest expected saving. (Minimising the expected price of softened
+    choices directly gets stuck where one entry takes all.)
     """
     gate = gate_network(shape, tuple(images.shape[1:]), losses.shape[1], seed=seed)
     price = torch.from_numpy(losses + shape.trade_off * relative_latencies).float()  # [N, K]
-    price = price - price.mean(dim=1, keepdim=True)  # what all entries share decides nothing
-    scale = price.std().clamp(min=1e-6)
-    optimizer = torch.optim.AdamW(gate.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    features = gate[:-3](images)  # [N, grid * grid * C]
+    saving = price.amax(dim=1, keepdim=True) - price  # [N, K]
+    saving = saving / saving.sum(dim=1).mean().clamp(min=1e-9)
+    optimizer = torch.optim.AdamW(gate.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True)
+    features, restore = _standardized(gate[:-3](images))  # [N, grid * grid * C]
     for _ in range(_STEPS):
-        shares = torch.softmax(gate[-3:](features), dim=1)  # [N, K]
-        loss = (shares * price / scale).sum(dim=1).mean()
+        loss = -(saving * torch.log_softmax(gate[-3:](features), dim=1)).sum(dim=1).mean()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
+    restore(gate[-3])
     return gate.eval()
+
+
+def _standardized(features: Tensor) -> tuple[Tensor, Callable[[nn.Module], None]]:
+    """Features with mean 0 and spread about 1, and what makes a linear layer trained on them read the raw ones.
+
+    Nearly constant features (an image's border) are not blown up: no spread counts as less than a quarter of the mean one.
+    """
+    mean, spread = features.mean(dim=0), features.std(dim=0, correction=0)
+    spread = spread.clamp(min=max(0.25 * float(spread.mean()), 1e-6))
+
+    @torch.no_grad()
+    def restore(layer: nn.Module) -> None:
+        assert isinstance(layer, nn.Linear)
+        layer.weight.div_(spread)
+        layer.bias.sub_(layer.weight @ mean)
+
+    return (features - mean) / spread, restore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -196,7 +196,7 @@ def profiles(name: Annotated[str | None, typer.Argument(help="Show this one.")] 
     from hwsearch.hardware.profile import list_profiles, load_profile
 
     if name is None:
-        records = [views.profile_record(load_profile(found)) for found in list_profiles()]
+        records = [views.profile_record_or_fault(found) for found in list_profiles()]
         _emit(records, views.profiles_text(records), as_json)
     else:
         record = views.profile_record(load_profile(name)) | {"ops": views.profile_ops(load_profile(name))}

@@ -6,25 +6,26 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from hwsearch.errors import SpaceError
+from hwsearch.errors import ProfileError, SpaceError
 from hwsearch.graph.op import shape_text
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.front import ParetoFront
-from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.hardware.profile import HardwareProfile, load_profile
 
 Record = dict[str, Any]
 
 
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> str:
-    """Columns after the first are right-aligned; a title stands above."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="")
+def _table(title: str, columns: list[str], rows: list[list[str]], prose: tuple[str, ...] = ()) -> str:
+    """Columns after the first are right-aligned, but those named in `prose` left and wrapped; a title stands above."""
+    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="", padding=(0, 2, 0, 0))
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        left = index == 0 or column in prose
+        table.add_column(column, justify="left" if left else "right", no_wrap=column not in prose, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console = Console(width=200, color_system=None)
+    console = Console(width=140 if prose else 200, color_system=None)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
@@ -101,18 +102,26 @@ def profile_record(profile: HardwareProfile) -> Record:
     }
 
 
+def profile_record_or_fault(name: str) -> Record:
+    """A profile's record; one that cannot be read is listed with what is wrong, so that it hides no other."""
+    try:
+        return profile_record(load_profile(name))
+    except ProfileError as fault:
+        return {"name": name, "core": "", "clock_hz": 0, "rows": 0, "provenance": {}, "validity": "", "fault": str(fault)}
+
+
 def profiles_text(records: list[Record]) -> str:
     rows = [
-        [
-            r["name"],
-            r["core"],
-            f"{r['clock_hz'] / 1e6:.0f}",
-            str(r["rows"]),
-            ", ".join(f"{n} {k}" for k, n in r["provenance"].items()),
-        ]
+        [r["name"], r["core"], f"{r['clock_hz'] / 1e6:.0f}", str(r["rows"]), _counts_text(r["provenance"])]
         for r in records
+        if "fault" not in r
     ]
-    return _table("", ["profile", "core", "MHz", "rows", "provenance"], rows)
+    faults = [f"{r['name']}: {r['fault']}" for r in records if "fault" in r]
+    return "\n".join([_table("", ["profile", "core", "MHz", "rows", "provenance"], rows), *faults])
+
+
+def _counts_text(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def profile_ops(profile: HardwareProfile) -> list[Record]:
@@ -158,7 +167,9 @@ def spaces_text(records: list[Record], *, whole: bool) -> str:
         return _table("", ["space", "network", "M MAC", "units", "policies"], rows)
     (record,) = records
     rows = [[u["name"], " ".join(u["ops"]), " ".join(u["precisions"]), u["reason"]] for u in record["units"]]
-    return _table(f"{record['name']}: {record['macs']} MAC", ["unit", "ops", "precisions", "reason"], rows)
+    return _table(
+        f"{record['name']}: {record['macs']} MAC", ["unit", "ops", "precisions", "reason"], rows, ("ops", "precisions", "reason")
+    )
 
 
 def cost_record(space: SearchSpace, costs: CostModel, bits: str) -> Record:

@@ -35,6 +35,7 @@ EvaluateAll = Callable[[Sequence[BitAssignment]], Mapping[str, PathEvaluation]]
 
 TIE_BREAK = 1e-6
 """Loss that the whole latency of the widest assignment is worth: of equally good precisions the faster is taken."""
+MAX_TIGHTENINGS = 5
 PREVIEW_FLOAT_EPOCHS = 30
 
 
@@ -69,8 +70,8 @@ class MenuBuilder:
         self._prices = costs.unit_prices(space)
         widest = space.assignment({unit.name: unit.widest for unit in space.units})
         own_flash = sum(_priced(self._prices[unit.name], unit.widest).flash_bytes for unit in space.units)
-        shared_flash = costs.price(widest).flash_bytes - own_flash  # kernels and run time, in no unit
-        self._flash_limit = None if budget.flash_bytes is None else budget.flash_bytes - shared_flash
+        self._shared_flash = costs.price(widest).flash_bytes - own_flash  # kernels and run time, in no unit
+        self._flash_budget = budget.flash_bytes
         self._fastest_us = sum(min(option.latency_us for option in options) for options in self._prices.values())
         self._widest_us = costs.price(widest).latency_us
         self._slowest_us = min(self._widest_us, budget.latency_us or self._widest_us)
@@ -87,16 +88,35 @@ class MenuBuilder:
         latencies = [[option.latency_us for option in row] for row in options]
         flash = [[float(option.flash_bytes) for option in row] for row in options]
         limit_us = max(self.latency_us(target), sum(min(row) for row in latencies))
-        limits = {"latency_us": limit_us}
-        if self._flash_limit is not None:
-            limits["flash_bytes"] = self._flash_limit
         costs = {"latency_us": latencies, "flash_bytes": flash}
-        try:
+
+        def within(**limits: float) -> BitAssignment:
             choice = choose(scores, costs, limits)
-        except InfeasibleBudget:  # these sets do not fit the flash: the price of the menu will refuse the trial
-            choice = choose(scores, costs, {"latency_us": limit_us})
-        picked = {name: row[index].precision for name, row, index in zip(names, options, choice, strict=True)}
-        return self._space.assignment(picked)
+            picked = {name: row[index].precision for name, row, index in zip(names, options, choice, strict=True)}
+            return self._space.assignment(picked)
+
+        return self._fit_flash(within, limit_us)
+
+    def _fit_flash(self, within: Callable[..., BitAssignment], limit_us: float) -> BitAssignment:
+        """Solve with ever lower limits on the units' flash until the price, kernels included, keeps the budget's.
+
+        Kernels are shared between units and so in none; how many are needed is known only once the widths are chosen.
+        Where nothing fits, the best without that limit is left to be refused by its price.
+        """
+        found = within(latency_us=limit_us)
+        if self._flash_budget is None:
+            return found
+        unit_limit = self._flash_budget - self._shared_flash
+        try:
+            for _ in range(MAX_TIGHTENINGS):
+                fitting = within(latency_us=limit_us, flash_bytes=unit_limit)
+                excess = self._costs.price(fitting).flash_bytes - self._flash_budget
+                if excess <= 0:
+                    return fitting
+                unit_limit -= excess
+        except InfeasibleBudget:
+            pass
+        return found
 
     def _options(self, unit: str, allowed: Iterable[Precision]) -> list[UnitPrice]:
         return [price for price in self._prices[unit] if price.precision in set(allowed)]

@@ -195,10 +195,12 @@ def seeded_trials(space: SearchSpace) -> list[dict[str, Any]]:
     Parameters that are left out are the sampler's choice.
     """
     whole = {p.name: max(p.options, key=_extent) for p in _unit_parameters(space) if isinstance(p, Category)}
-    static = [{**_uniform(space, bits), **_policy(space, PolicyKind.STATIC), "target": 1.0} for bits in _uniform_bits(space)]
+    kinds = usable_kinds(space)
+    plainest = PolicyKind.STATIC if PolicyKind.STATIC in kinds else kinds[0]
+    uniform = [{**_uniform(space, bits), **_policy(space, plainest), "target": 1.0} for bits in _uniform_bits(space)]
     targets = [place / MAX_SEEDED_TARGETS for place in range(MAX_SEEDED_TARGETS)]
-    rest = [{**whole, **_policy(space, kind), "target": target} for target in targets for kind in usable_kinds(space)]
-    return static + [_known(space, params) for params in rest]
+    rest = [{**whole, **_policy(space, kind), "target": target} for target in targets for kind in kinds]
+    return [_known(space, params) for params in uniform + rest]
 
 
 def _extent(text: str | int) -> int:

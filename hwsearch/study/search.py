@@ -7,7 +7,6 @@ that speaks Optuna. Samplers are chosen by measurement: TPE is better up to some
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -179,9 +178,7 @@ class _Trials:
             asked = [study.ask(distributions) for _ in range(min(batch, n_trials - start))]
             self._finish([trial for trial in asked if not self._is_known(trial)], builder)
             for trial in asked:
-                record = self._journal.trials[trial.number]
-                _tell(study, trial, record)
-                self._report.told(record)
+                _tell(study, trial, self._journal.trials[trial.number])
 
     def _sensitivities(self) -> dict[str, dict[str, float]]:
         if not self._journal.sensitivities:
@@ -205,6 +202,7 @@ class _Trials:
                 f"{record.params.get(different)!r} and is now {trial.params[different]!r}; "
                 "resume with the versions that began it."
             )
+        self._report.finished(record)
         return True
 
     def _finish(self, asked: Sequence[optuna.Trial], builder: MenuBuilder) -> None:
@@ -212,12 +210,16 @@ class _Trials:
         plans = [self._plan(trial.number, trial.params, builder) for trial in asked]
         for plan in plans:
             if not plan.is_affordable:
-                self._journal.add(plan.refused())
+                self._add(plan.refused())
 
-        def finished(plan: _Plan, answer: PolicyAnswer) -> None:
-            self._journal.add(plan.judged(answer, self._budget))
+        def judged(plan: _Plan, answer: PolicyAnswer) -> None:
+            self._add(plan.judged(answer, self._budget))
 
-        self._evaluator.policies([plan for plan in plans if plan.is_affordable], finished)
+        self._evaluator.policies([plan for plan in plans if plan.is_affordable], judged)
+
+    def _add(self, record: TrialRecord) -> None:
+        self._journal.add(record)
+        self._report.finished(record)
 
     def _plan(self, number: int, params: Mapping[str, Any], builder: MenuBuilder) -> _Plan:
         menu, shape = builder.menu(read_proposal(self._space, params))
@@ -287,23 +289,22 @@ class _LazyPool:
 
 
 class _Report:
-    """Progress with the front so far and the time that is left."""
+    """Progress with the front so far."""
 
     def __init__(self, n_trials: int, progress: Progress) -> None:
         self._n_trials = n_trials
         self._progress = progress
         self._done = 0
         self._points: list[FrontPoint] = []
-        self._began = time.monotonic()
 
     def say(self, note: str) -> None:
         self._progress(self._done, self._n_trials, note)
 
-    def told(self, record: TrialRecord) -> None:
+    def finished(self, record: TrialRecord) -> None:
         self._done += 1
         if record.point is not None and record.is_feasible:
             self._points = list(non_dominated([*self._points, record.point]))
-        self.say(f"{self._front()}, {self._left_s():.0f} s left")
+        self.say(self._front())
 
     def _front(self) -> str:
         if not self._points:
@@ -311,9 +312,6 @@ class _Report:
         first, last = self._points[0], self._points[-1]
         ends = [f"{100 * point.accuracy:.1f} % at {point.cost.mean.latency_us / 1e3:.3g} ms" for point in (first, last)]
         return f"front of {len(self._points)}: {' to '.join(dict.fromkeys(ends))}"
-
-    def _left_s(self) -> float:
-        return (time.monotonic() - self._began) / self._done * (self._n_trials - self._done)
 
 
 def _header(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -76,6 +76,7 @@ def test_a_single_path_needs_no_statistics() -> None:
     assert (bound.upper, bound.method) == (3.0, "exact")
 
 
+@settings(deadline=None)
 @given(st.integers(2, 400), st.floats(0, 1), st.floats(0.001, 0.4))
 def test_bounds_lie_between_the_observed_mean_and_the_dearest_path(n: int, share: float, delta: float) -> None:
     entries = np.minimum((np.arange(n) < share * n).astype(np.int64) * 2, 2)

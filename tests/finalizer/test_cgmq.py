@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsearch.errors import InfeasibleBudget
@@ -44,6 +44,7 @@ def problems(draw: st.DrawFn) -> tuple[list[Chain], Levels, cgmq.Excess, np.rand
     return chains, levels, lambda at: price(at) / limits - 1, rng
 
 
+@settings(deadline=None)
 @given(problems())
 def test_gates_meet_every_limit_within_the_termination_bound(problem: tuple) -> None:
     chains, levels, excess, rng = problem
@@ -53,6 +54,7 @@ def test_gates_meet_every_limit_within_the_termination_bound(problem: tuple) -> 
     assert (excess(settled.levels) <= 0).all()
 
 
+@settings(deadline=None)
 @given(problems(), st.sampled_from([0.05, 0.3, 1.0]))
 def test_a_met_limit_stays_met_whatever_the_data_say(problem: tuple, rate: float) -> None:
     chains, levels, excess, rng = problem
@@ -63,6 +65,7 @@ def test_a_met_limit_stays_met_whatever_the_data_say(problem: tuple, rate: float
         assert ((gates.values >= 0) & (gates.levels <= gates.tops)).all()
 
 
+@settings(deadline=None)
 @given(problems())
 def test_no_gate_rises_while_a_limit_is_broken(problem: tuple) -> None:
     chains, levels, excess, rng = problem
@@ -138,6 +141,7 @@ def test_gates_reach_the_enumerated_best_of_equal_steps() -> None:
     assert gates.levels[0].tolist() == list(best)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.1, 10), st.floats(0, 1)), min_size=9, max_size=9))
 def test_a_chain_rises_in_price_and_falls_in_loss_and_starts_at_the_cheapest(table: list[tuple[float, float]]) -> None:
     options = [Option(precision=p, latency_us=t, loss=e) for p, (t, e) in zip(WIDTHS, table, strict=True)]

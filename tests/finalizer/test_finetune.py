@@ -1,6 +1,7 @@
 """The whole finalizer on a tiny task: every kind of policy meets its budget, in exact prices, as an integer model."""
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +11,20 @@ from torch import nn
 
 from hwsearch.errors import InfeasibleBudget
 from hwsearch.finalizer.finetune import finalize, problem_of
-from hwsearch.graph.menu import PolicyKind
-from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.cost import Budget
+from hwsearch.graph.capture import capture
+from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
+from hwsearch.graph.precision import Precision
+from hwsearch.graph.space import SearchSpace, load_space
+from hwsearch.hardware.cost import Budget, PolicyCost
 from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.front import FrontPoint
+from hwsearch.hardware.profile import load_profile
 from hwsearch.kernels.execute import run_model
 from hwsearch.kernels.final_model import FinalModel
 from hwsearch.quantizers.supernet import Supernet
+from hwsearch.quantizers.training import train_supernet
+from hwsearch.tasks.catalogue import load_task
+from hwsearch.tasks.float_training import train_float
 from hwsearch.tasks.task import Task
 
 POINTS = {
@@ -120,9 +127,31 @@ def test_an_unreachable_budget_is_refused_before_anything_trains(
     assert not steps
 
 
-def test_notes_tell_how_far_the_result_is_from_the_integer_programmes_bound(
-    run: Finalize, point_of: PointOf
-) -> None:
+def test_notes_tell_how_far_the_result_is_from_the_integer_programmes_bound(run: Finalize, point_of: PointOf) -> None:
     notes = run(point_of(PolicyKind.STATIC, "w4a4"), Budget()).notes
-    assert "no less than" in notes["integer_programme"]
+    own, bound = map(float, re.findall(r"[+-]\d\.\d{4}", notes["integer_programme"]))
+    assert bound <= own
     assert "of at most" in notes["gates"]
+
+
+@pytest.mark.slow
+def test_digits_on_the_shipped_board_within_a_latency_flash_and_mean_budget() -> None:
+    task = load_task("digits")
+    space = load_space("digits_cnn", capture(task.model, task.example_input))
+    costs = CostModel(space.network, load_profile("nucleo_l4r5zi"))
+    model = train_float(task, epochs=8, seed=0)
+    supernet = train_supernet(task, space, float_model=model, epochs=3, seed=0)
+    entries = tuple(MenuEntry(assignment=space.uniform(Precision.parse(width))) for width in ("w2a2", "w8a8"))
+    menu = Menu(kind=PolicyKind.CASCADE, entries=entries)
+    shares = (0.8, 0.2)
+    cost = PolicyCost.of_paths(costs.paths(menu), shares)
+    shape = PolicyShape(kind=PolicyKind.CASCADE, escalation=(0.2,))
+    point = FrontPoint(trial=0, menu=menu, shape=shape, accuracy=0.97, shares=shares, cost=cost)
+    budget = Budget(
+        latency_us=0.8 * cost.worst.latency_us, flash_bytes=cost.worst.flash_bytes, mean_latency_us=0.95 * cost.mean.latency_us
+    )
+    final = finalize(point, supernet, task, space, costs, budget, epochs=4, float_model=model)
+    assert budget.is_met(final.cost)
+    assert final.paths[-1].latency_us > 0.6 * budget.latency_us  # the budget is used
+    assert final.certificate.bound_us <= budget.mean_latency_us
+    assert final.accuracy["test"] >= 0.95

@@ -3,7 +3,8 @@
 Plain functions, so that a search that is to be killed can be built from this very file in another process.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, build_space
-from hwsearch.graph.space_file import PoliciesTable, SpaceTable
+from hwsearch.graph.space_file import ExitTable, PoliciesTable, SpaceTable
 from hwsearch.hardware.cost import Budget
 from hwsearch.hardware.cost_model import CostModel, OpPrice
 from hwsearch.hardware.front import ParetoFront
@@ -50,7 +51,8 @@ class TinyNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.bn1(self.conv1(x)))  # [N, 6, 8, 8]
         x = torch.relu(self.bn2(self.conv2(x)))  # [N, 6, 4, 4]
-        return self.fc(x.flatten(1))  # [N, classes]
+        logits: Tensor = self.fc(x.flatten(1))  # [N, classes]
+        return logits
 
 
 def _split(count: int, seed: int) -> Split:
@@ -72,7 +74,7 @@ def make_task() -> Task:
 
 
 def make_space(task: Task, kinds: tuple[PolicyKind, ...]) -> SearchSpace:
-    exits = [{"after": "conv1"}] if PolicyKind.EXIT in kinds else []
+    exits = (ExitTable(after="conv1"),) if PolicyKind.EXIT in kinds else ()
     policies = PoliciesTable(kinds=kinds, max_entries=3, gate_grids=(2,), gate_hidden=(4,), exit=exits)
     table = SpaceTable(schema=1, weight_bits=(2, 4, 8), activation_bits=(2, 4, 8), policies=policies)
     return build_space("bars", capture(task.model, task.example_input), table)
@@ -97,7 +99,8 @@ class FormulaCosts(CostModel):
         return OpPrice(
             op=op.name, precision=precision, latency_us=latency_us, energy_uj=latency_us * 0.01, provenance=Provenance.EMULATED,
             uncertainty=0.0, symbol=f"hw_{op.kind}_{precision}", code_bytes=200, interpolated=False,
-            weight_bytes=packed_weight_bytes(op, stored_bits) if op.has_weights else 0, scratch_bytes=scratch_bytes(op, precision),
+            weight_bytes=packed_weight_bytes(op, stored_bits) if op.has_weights else 0,
+            scratch_bytes=scratch_bytes(op, precision),
         )  # fmt: skip
 
 
@@ -143,3 +146,14 @@ def table(tmp_path: Path) -> Callable[[ParetoFront], str]:
         return (tmp_path / "front.csv").read_text()
 
     return read
+
+
+@pytest.fixture(scope="session")
+def ray_of_four() -> Iterator[None]:
+    """One Ray for all tests; pools find it running and leave it so."""
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"  # Ray warns unless it is set, and warnings are errors
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="error", log_to_driver=False)
+    yield
+    ray.shutdown()

@@ -17,21 +17,10 @@ from hwsearch.study import pool as pools
 from hwsearch.study.pool import InProcessPool, Pool, RayPool, SimulatedPool, check_address, open_pool
 
 
-@pytest.fixture(scope="module")
-def ray_of_two() -> Iterator[None]:
-    """One Ray for the module; pools find it running and leave it so."""
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    import ray
-
-    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="error", log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
 @pytest.fixture(params=["in process", "simulated", pytest.param("ray", marks=pytest.mark.slow)])
 def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     if request.param == "ray":
-        request.getfixturevalue("ray_of_two")
+        request.getfixturevalue("ray_of_four")
         made: Pool = RayPool(2)
     else:
         made = InProcessPool() if request.param == "in process" else SimulatedPool(2)
@@ -71,7 +60,7 @@ class TestEveryPool:
             raise SpaceError(f"{item} is refused")
 
         pool.share(lambda payload: payload, None)
-        with pytest.raises(SpaceError, match="^1 is refused"):
+        with pytest.raises(SpaceError, match=r"^1 is refused"):
             pool.map(refuse, [1])
 
     def test_no_items_give_no_results(self, pool: Pool) -> None:
@@ -80,7 +69,7 @@ class TestEveryPool:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("ray_of_two")
+@pytest.mark.usefixtures("ray_of_four")
 class TestRay:
     def test_a_killed_workers_item_is_tried_again(self, tmp_path: Path) -> None:
         mark = str(tmp_path / "killed")
@@ -102,7 +91,9 @@ class TestRay:
 
         with closing(RayPool(1)) as pool:
             pool.share(build, None)
-            with pytest.raises(ClusterError, match="A worker must start, but 4 in a row died: MemoryError: no room for the model"):
+            with pytest.raises(
+                ClusterError, match="A worker must start, but 4 in a row died: MemoryError: no room for the model"
+            ):
                 pool.map(lambda state, item: item, [1])
 
 
@@ -116,15 +107,17 @@ class TestAddress:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         began = time.perf_counter()
-        with pytest.raises(ClusterError, match=f"A Ray cluster must answer at 127.0.0.1:{port}, but there is no answer .*ray start"):
+        with pytest.raises(
+            ClusterError, match=f"A Ray cluster must answer at 127.0.0.1:{port}, but there is no answer .*ray start"
+        ):
             RayPool(2, f"127.0.0.1:{port}")
         assert time.perf_counter() - began < 10
 
     def test_a_host_that_swallows_everything_is_given_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pools, "PROBE_S", 0.2)
-        with closing(socket.create_server(("127.0.0.1", 0))) as mute:
-            with pytest.raises(ClusterError, match=r"but there is no answer \(timed out\)"):
-                check_address(f"127.0.0.1:{mute.getsockname()[1]}")
+        silent = pytest.raises(ClusterError, match=r"but there is no answer \(timed out\)")
+        with closing(socket.create_server(("127.0.0.1", 0))) as mute, silent:
+            check_address(f"127.0.0.1:{mute.getsockname()[1]}")
 
     @pytest.mark.parametrize(
         ("answer", "found"), [(b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there is not Ray"), (b"", "not Ray")]
@@ -143,7 +136,9 @@ class TestAddress:
     def test_a_cluster_others_can_reach_must_ask_for_a_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pools, "_silence_of", lambda host, port: "")
         monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-        with pytest.raises(ClusterError, match="must ask for a token, but RAY_AUTH_MODE is 'unset' and head is not this computer"):
+        with pytest.raises(
+            ClusterError, match="must ask for a token, but RAY_AUTH_MODE is 'unset' and head is not this computer"
+        ):
             check_address("head:6379")
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
         check_address("head:6379")
@@ -154,12 +149,20 @@ class TestAddress:
             check_address(address)
 
     @pytest.mark.slow
-    @pytest.mark.usefixtures("ray_of_two")
+    @pytest.mark.usefixtures("ray_of_four")
     def test_a_running_cluster_passes(self) -> None:
         import ray
 
         port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
         check_address(f"127.0.0.1:{port}")
+
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("ray_of_four")
+    def test_a_process_in_another_cluster_is_refused(self) -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as server:
+            _answer_once(server, bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            with pytest.raises(ClusterError, match="must not find another Ray in its process, but this one has joined"):
+                RayPool(1, f"127.0.0.1:{server.getsockname()[1]}")
 
 
 def _answer_once(server: socket.socket, answer: bytes) -> None:

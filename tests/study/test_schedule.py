@@ -45,7 +45,9 @@ def test_a_dead_workers_item_is_computed_by_another() -> None:
 
 def test_an_item_on_which_every_worker_dies_is_an_error_in_words() -> None:
     pool = SimulatedPool(1, Faults(dies_after_s={number: 1.0 for number in range(MAX_ATTEMPTS)}))
-    with pytest.raises(ClusterError, match=r"4 workers died on the same one \(simulated death of start 3\); give the workers more"):
+    with pytest.raises(
+        ClusterError, match=r"4 workers died on the same one \(simulated death of start 3\); give the workers more"
+    ):
         pool.map(square, ITEMS)
 
 

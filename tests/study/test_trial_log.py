@@ -82,15 +82,15 @@ def test_a_damaged_line_is_named(path: Path, damage: str) -> None:
 
 
 def test_another_searchs_journal_is_refused_naming_the_difference(path: Path) -> None:
-    with pytest.raises(JobError, match="but seed is now 1 and was 0; undo the change or start in another run folder"):
+    with pytest.raises(JobError, match=r"but seed is now 1 and was 0; undo the change or start in another run folder"):
         TrialLog.open(path, HEADER | {"seed": 1}, resume=True)
-    with pytest.raises(JobError, match="but budget is now {} and was {'latency_us': 20.0}"):
+    with pytest.raises(JobError, match=r"but budget is now \{\} and was \{'latency_us': 20.0\}"):
         TrialLog.open(path, HEADER | {"budget": {}}, resume=True)
 
 
 def test_a_journal_is_not_written_over_without_resume(path: Path) -> None:
     before = path.read_bytes()
-    with pytest.raises(JobError, match="must have a new journal, but .* exists; resume it or name another run folder"):
+    with pytest.raises(JobError, match=r"must have a new journal, but .* exists; resume it or name another run folder"):
         TrialLog.open(path, HEADER, resume=False)
     assert path.read_bytes() == before
 

@@ -31,11 +31,10 @@ typedef struct hw_decision {
 static hw_decision decide(const int32_t *logits, int count)
 {
     hw_decision decision;
-    hw_op op = {0};
+    hw_op op; /* hw_argmax reads three of its fields; clearing the others would call memset */
 
     op.input[0] = (const uint8_t *)logits;
     op.output = &decision;
-    op.in_h = op.in_w = 1;
     op.in_c = (uint16_t)count;
     hw_argmax(&op);
     return decision;

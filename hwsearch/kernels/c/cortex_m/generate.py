@@ -31,7 +31,7 @@ class Listing:
     def function(self, name: str, comment: str) -> str:
         """A C function with this body; its only argument is in r0."""
         text = "\n".join(f'        "{line}\\n"' if line[0] != "@" else f"        /*{line[1:]} */" for line in self.lines)
-        head = "__attribute__((naked, noinline, aligned(16), unused)) static void"
+        head = "__attribute__((naked, noinline, aligned(32), unused)) static void"
         start = f"/* {comment} */\n{head} {name}(__attribute__((unused)) const void *call)"
         return f"{start}\n{{\n    __asm__ volatile(\n{text});\n}}\n"
 

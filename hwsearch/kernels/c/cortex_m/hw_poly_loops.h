@@ -11,7 +11,7 @@ struct poly_call {
 };
 
 /* Two filters times 2 pixels at a time, fields of 14 bits, up to 8 channels. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_poly_s14_k2(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_poly_s14_k2(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"
@@ -337,7 +337,7 @@ __attribute__((naked, noinline, aligned(16), unused)) static void hw_poly_s14_k2
 }
 
 /* Two filters times 2 pixels at a time, fields of 15 bits, up to 4 channels. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_poly_s15_k2(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_poly_s15_k2(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"
@@ -575,7 +575,7 @@ __attribute__((naked, noinline, aligned(16), unused)) static void hw_poly_s15_k2
 }
 
 /* Two filters times 3 pixels at a time, fields of 12 bits, up to 10 channels. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_poly_s12_k3(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_poly_s12_k3(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"
@@ -961,7 +961,7 @@ __attribute__((naked, noinline, aligned(16), unused)) static void hw_poly_s12_k3
 }
 
 /* Two filters times 4 pixels at a time, fields of 10 bits, up to 12 channels. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_poly_s10_k4(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_poly_s10_k4(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"
@@ -1411,7 +1411,7 @@ struct poly_finish_call {
 };
 
 /* One row of output of two filters. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_poly_finish(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_poly_finish(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"

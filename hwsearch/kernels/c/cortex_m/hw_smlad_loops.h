@@ -11,7 +11,7 @@ struct smlad_call {
 };
 
 /* Pixels of two lanes times four filters; `struct smlad_call` is its argument. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_smlad_pixels(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_smlad_pixels(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"

@@ -12,7 +12,7 @@ struct umlal_call {
 };
 
 /* Pixels of four lanes times 4 filters: fields of 14 bits, pixels 14 and filters 28 bits apart. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_umlal_f2_s14(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_umlal_f2_s14(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"
@@ -587,7 +587,7 @@ __attribute__((naked, noinline, aligned(16), unused)) static void hw_umlal_f2_s1
 }
 
 /* Pixels of four lanes times 4 filters: fields of 15 bits, pixels 15 and filters 30 bits apart. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_umlal_f2_s15(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_umlal_f2_s15(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"
@@ -1162,7 +1162,7 @@ __attribute__((naked, noinline, aligned(16), unused)) static void hw_umlal_f2_s1
 }
 
 /* Pixels of four lanes times 4 filters: fields of 15 bits, pixels 30 and filters 15 bits apart. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_umlal_f2_s15_filters_first(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_umlal_f2_s15_filters_first(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"
@@ -1737,7 +1737,7 @@ __attribute__((naked, noinline, aligned(16), unused)) static void hw_umlal_f2_s1
 }
 
 /* Pixels of four lanes times 6 filters: fields of 10 bits, pixels 30 and filters 10 bits apart. */
-__attribute__((naked, noinline, aligned(16), unused)) static void hw_umlal_f3_s10(__attribute__((unused)) const void *call)
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_umlal_f3_s10(__attribute__((unused)) const void *call)
 {
     __asm__ volatile(
         "push.w {r4-r11, lr}\n"

@@ -12,6 +12,17 @@ void hw_add(const hw_op *op)
     const int32_t m0 = op->multiplier[0], m1 = op->multiplier[1], shift = op->shift[0];
     const int32_t constant = ((int32_t)1 << (shift - 1)) - op->input_zero[0] * m0 - op->input_zero[1] * m1;
     const int32_t zero = op->output_zero, max = op->output_max;
-    for (uint32_t i = 0; i < count; i++)
-        output[i] = hw_clamped(((first[i] * m0 + second[i] * m1 + constant) >> shift) + zero, max);
+    uint32_t i = 0;
+#define SUM(a, b) hw_clamped((((int32_t)(a) * m0 + (int32_t)(b) * m1 + constant) >> shift) + zero, max)
+    HW_ROLLED
+    for (; i + 4 <= count; i += 4) {
+        const uint32_t a = hw_load(first + i), b = hw_load(second + i);
+        output[i] = SUM(a & 255u, b & 255u);
+        output[i + 1] = SUM(a >> 8 & 255u, b >> 8 & 255u);
+        output[i + 2] = SUM(a >> 16 & 255u, b >> 16 & 255u);
+        output[i + 3] = SUM(a >> 24, b >> 24);
+    }
+    for (; i < count; i++)
+        output[i] = SUM(first[i], second[i]);
+#undef SUM
 }

@@ -10,16 +10,17 @@
 enum { STRETCH = 64 }; /* output pixels at a time, where rows are shorter */
 
 typedef struct stretch {
-    int32_t rows;                  /* output rows at a time */
-    uint32_t in_rows, in_columns;  /* input positions under them, padding included */
-    uint32_t *weights;             /* [groups][kernel_h][kernel_w][2] */
-    uint32_t *codes;               /* [in_rows][in_columns][2] */
-    int32_t *sums;                 /* [rows][out_w][4] */
+    int32_t rows;                 /* output rows at a time */
+    uint32_t in_rows, in_columns; /* input positions under them, padding included */
+    uint32_t *weights;            /* [groups][kernel_h][kernel_w][2] */
+    uint32_t *codes;              /* [in_rows][in_columns][2] */
+    int32_t *sums;                /* [rows][out_w][4] */
 } stretch;
 
 HW_INLINE stretch make_stretch(const hw_op *op)
 {
-    stretch s = {.rows = hw_smaller(hw_larger(STRETCH / op->out_w, 1), op->out_h), .weights = (uint32_t *)(void *)op->scratch};
+    stretch s = {.weights = (uint32_t *)(void *)op->scratch};
+    s.rows = hw_smaller(hw_larger(STRETCH / op->out_w, 1), op->out_h);
     s.in_rows = (uint32_t)(s.rows - 1) * op->stride_h + op->kernel_h;
     s.in_columns = (uint32_t)(op->out_w - 1) * op->stride_w + op->kernel_w;
     s.codes = s.weights + (op->in_c + 3u) / 4u * 2u * op->kernel_h * op->kernel_w;
@@ -97,7 +98,8 @@ HW_INLINE void multiply_tap(int32_t sums[4], const uint32_t *codes, const uint32
 }
 
 /* Sums of one group at `pixels` neighbours of a row. */
-HW_APART void sum_pixels(const hw_op *op, const uint32_t *codes, uint32_t row_words, const uint32_t *weights, int32_t *sums, uint32_t pixels)
+HW_APART void sum_pixels(const hw_op *op, const uint32_t *codes, uint32_t row_words, const uint32_t *weights, int32_t *sums,
+                         uint32_t pixels)
 {
     const uint32_t rows = op->kernel_h, columns = op->kernel_w, step = 2u * op->stride_w;
     HW_ROLLED
@@ -122,7 +124,7 @@ HW_APART void sum_pixels(const hw_op *op, const uint32_t *codes, uint32_t row_wo
 }
 
 /* Write one channel of `pixels` pixels, from every fourth sum. */
-HW_APART void finish_channel(const hw_op *op, uint32_t index, uint32_t c, const int32_t *sums, uint32_t pixels)
+HW_APART void finish_channel(const hw_op *op, uint32_t bits, uint32_t index, uint32_t c, const int32_t *sums, uint32_t pixels)
 {
     const uint32_t stride = op->out_c;
     const int32_t bias = op->bias[c], zero = op->output_zero, max = op->output_max;
@@ -132,13 +134,14 @@ HW_APART void finish_channel(const hw_op *op, uint32_t index, uint32_t c, const 
         return;
     }
     const hw_scale scale = hw_make_scale(op->multiplier[c], op->shift[c]);
+    const uint32_t reach = hw_reach((uint32_t)op->kernel_h * op->kernel_w, bits) + hw_magnitude(bias);
     uint8_t *output = (uint8_t *)op->output + index + c;
-    if (scale.left)
+    if (reach > (uint32_t)scale.limit)
         for (; pixels; pixels--, sums += 4, output += stride)
             *output = hw_code(hw_raised(bias + *sums, scale), scale, zero, max);
     else
         for (; pixels; pixels--, sums += 4, output += stride)
-            *output = hw_code(bias + *sums, scale, zero, max);
+            *output = hw_code(hw_shifted(bias + *sums, scale), scale, zero, max);
 }
 
 HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
@@ -156,7 +159,7 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
                 sum_pixels(op, codes, 2 * s.in_columns, weights, s.sums + 4 * r * out_w, out_w);
             }
             for (uint32_t i = 0; i < 4 && c + i < channels; i++)
-                finish_channel(op, index, c + i, s.sums + i, rows * out_w);
+                finish_channel(op, bits, index, c + i, s.sums + i, rows * out_w);
         }
     }
 }

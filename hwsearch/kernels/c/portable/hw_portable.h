@@ -55,7 +55,8 @@ HW_INLINE uint8_t hw_clamped(int32_t value, int32_t max)
  *
  * Shifts lie in 1 .. 51, and multipliers in 2^30 .. 2^31 - 1 unless the shift is 51. Above 32 the rounding term has no
  * low word, so the product's high word is enough. A smaller shift is raised to 33 by shifting the accumulator left; where
- * it would overflow, so would the code, whatever the accumulator. */
+ * it would overflow, so would the code, whatever the accumulator. `limit` is the largest that does not, and whether any
+ * can exceed it is known before: all shifts cost the same. */
 typedef struct hw_scale {
     int32_t multiplier, shift, half, left, limit;
 } hw_scale;
@@ -66,12 +67,23 @@ HW_INLINE hw_scale hw_make_scale(int32_t multiplier, int32_t shift)
     return (hw_scale){multiplier, right, (int32_t)1 << (right - 1), left, INT32_MAX >> left};
 }
 
-/* The accumulator as hw_code takes it. */
+HW_INLINE uint32_t hw_magnitude(int32_t value) { return value < 0 ? 0u - (uint32_t)value : (uint32_t)value; }
+
+/* Bound on the magnitude of a sum of `count` products, which the catalogue keeps below 2^30. */
+HW_INLINE uint32_t hw_reach(uint32_t count, uint32_t bits)
+{
+    const uint32_t largest = 255u * ((1u << bits) - 1u);
+    return count < (1u << 30) / largest ? count * largest : 1u << 30;
+}
+
+/* The accumulator as hw_code takes it; hw_shifted is enough for one within the limit. */
+HW_INLINE int32_t hw_shifted(int32_t accumulator, hw_scale scale) { return (int32_t)((uint32_t)accumulator << scale.left); }
+
 HW_INLINE int32_t hw_raised(int32_t accumulator, hw_scale scale)
 {
     if (accumulator > scale.limit)
         return INT32_MAX;
-    return accumulator < -scale.limit ? -INT32_MAX : (int32_t)((uint32_t)accumulator << scale.left);
+    return accumulator < -scale.limit ? -INT32_MAX : hw_shifted(accumulator, scale);
 }
 
 HW_INLINE uint8_t hw_code(int32_t raised, hw_scale scale, int32_t zero, int32_t max)
@@ -103,6 +115,29 @@ HW_INLINE uint32_t hw_load(const uint8_t *bytes)
     return word;
 }
 
+HW_INLINE void hw_store(uint8_t *bytes, uint32_t word)
+{
+#ifdef __GNUC__
+    __builtin_memcpy(__builtin_assume_aligned(bytes, 4), &word, 4);
+#else
+    memcpy(bytes, &word, 4);
+#endif
+}
+
+/* The larger of each pair of bytes. */
+HW_INLINE uint32_t hw_larger_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t larger;
+#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
+    __asm__("usub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
+#else
+    larger = 0;
+    for (uint32_t i = 0; i < 32; i += 8)
+        larger |= ((a >> i & 255u) > (b >> i & 255u) ? a : b) & 255u << i;
+#endif
+    return larger;
+}
+
 /* Bytes of one output channel's row of weights. */
 HW_INLINE uint32_t hw_row_bytes(uint32_t reduction, uint32_t stored_bits)
 {
@@ -130,6 +165,7 @@ HW_INLINE int32_t hw_dual_multiply_add(int32_t sum, uint32_t a, uint32_t b)
 /* A 64-bit sum of 32-bit products. Arm compilers keep it in one instruction only if they are told to: written in C, sums
  * of several products are reordered into separate multiplications and additions, three times as slow. */
 #if defined(__arm__) && defined(__GNUC__) && (!defined(__thumb__) || defined(__thumb2__))
+#define HW_UMLAL
 typedef struct hw_sum {
     uint32_t low, high;
 } hw_sum;

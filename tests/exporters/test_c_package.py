@@ -1,0 +1,160 @@
+"""What is in a package and what its functions do; that its arithmetic is exact is tested by verifying whole bundles."""
+
+import ctypes
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from hwsearch.exporters.c_data import input_step_text
+from hwsearch.exporters.c_package import PackageNotes, package_includes, package_sources, write_c_package
+from hwsearch.exporters.program import plan_program
+from hwsearch.hardware.cost import Cost
+from hwsearch.hardware.layout import memory_plan
+from hwsearch.kernels.execute import run_entry, run_model
+from hwsearch.kernels.toolchain import build_shared, find_compiler
+
+
+def _notes(model):
+    paths = tuple(
+        Cost(latency_us=100.0003 * (index + 1), energy_uj=1.0, flash_bytes=1, ram_bytes=1) for index in range(len(model.entries))
+    )
+    return PackageNotes(task="random images", device="a test", built_with="cc -O3", paths=paths, mean_limit_us=150.7)
+
+
+def _write(model, codes, folder):
+    folder.mkdir(exist_ok=True)
+    write_c_package(model, folder, _notes(model), inputs=codes, answers=run_model(model, codes))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cascade(make_model, make_codes, tmp_path_factory):
+    """A cascade's model, images and loaded library."""
+    model, codes = make_model("cascade"), make_codes(20, 4)
+    root = tmp_path_factory.mktemp("cascade")
+    folder = _write(model, codes, root / "c")
+    out = root / "model.so"
+    build_shared(package_sources(folder), out=out, compiler=find_compiler("host"), includes=package_includes(folder))
+    return model, codes, ctypes.CDLL(str(out))
+
+
+def _run(library, image, lowest, highest):
+    logits = np.zeros(5, np.int32)
+    image = np.ascontiguousarray(image)
+    arguments = ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(logits.ctypes.data)
+    return library.hw_model_run_between(*arguments, lowest, highest), logits
+
+
+@pytest.mark.parametrize("entry", range(3))
+def test_every_entry_can_be_forced(entry, cascade):
+    model, codes, library = cascade
+    expected = run_entry(model, entry, codes)[""]
+    for index, image in enumerate(codes):
+        found, logits = _run(library, image, entry, entry)
+        assert found == entry and (logits == expected[index]).all()
+
+
+def test_a_limit_ends_the_escalation_there(cascade):
+    model, codes, library = cascade
+    free = run_model(model, codes).entries
+    limited = [_run(library, image, 0, 1)[0] for image in codes]
+    assert limited == np.minimum(free, 1).tolist() and 2 in free
+
+
+def test_a_governed_run_stays_within_what_was_earned(cascade):
+    model, codes, library = cascade
+    costs = (ctypes.c_uint64 * 3).in_dll(library, "hw_model_cost_ns")
+    assert list(costs) == [100001, 200001, 300001]  # rounded up
+    governor = (ctypes.c_uint64 * 5)()  # at least as large as hw_governor
+    rate = 150_700
+    library.hw_governor_init.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, *[ctypes.c_uint64] * 3]
+    assert library.hw_governor_init(governor, costs, 3, rate, 300_001, 0) == 0
+    logits, spent, entries = np.zeros(5, np.int32), 0, []
+    hard = codes[run_model(model, codes).entries == 2][0]
+    for count in range(1, 30):
+        entry = library.hw_model_run_governed(governor, ctypes.c_void_p(hard.ctypes.data), ctypes.c_void_p(logits.ctypes.data))
+        entries.append(entry)
+        spent += costs[entry]
+        assert spent <= count * rate
+    assert set(entries) >= {0, 1}  # an input that asks for the last entry every time is held to what it can pay
+
+
+def test_the_self_test_passes_and_notices_a_changed_bias(make_model, make_codes, tmp_path):
+    model, codes = make_model("exit"), make_codes(20, 4)
+    folder = _write(model, codes, tmp_path / "c")
+    assert _self_test(folder, tmp_path) == 0
+    data = folder / "hw_model_data.c"
+    changed = re.sub(r"(bias of logits \*/\n[^{]*\{\s*)(-?\d+)", r"\g<1>1234567", data.read_text(), count=1)
+    assert changed != data.read_text()
+    data.write_text(changed)
+    assert _self_test(folder, tmp_path) > 0
+
+
+def _self_test(folder, scratch):
+    compiler = find_compiler("host")
+    sources = [*package_sources(folder), folder / "hw_selftest.c"]
+    program = scratch / "selftest"
+    command = [*compiler.command, *compiler.flags, f"-I{folder}", *map(str, sources), "-o", str(program)]
+    subprocess.run(command, check=True)
+    return subprocess.run([str(program)], check=False).returncode
+
+
+@pytest.mark.skipif(not shutil.which("cmake"), reason="cmake is not installed")
+def test_the_cmake_project_builds_and_passes_its_test(make_model, make_codes, tmp_path):
+    folder = _write(make_model("exit"), make_codes(20, 4), tmp_path / "c")
+    for command in (["cmake", "-S", folder, "-B", tmp_path / "b"], ["cmake", "--build", tmp_path / "b"]):
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+    subprocess.run(["ctest", "--test-dir", str(tmp_path / "b")], check=True, capture_output=True)
+
+
+def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, make_codes, tmp_path):
+    folder = _write(make_model("gate"), make_codes(20, 4), tmp_path / "c")
+    for path in folder.rglob("*.[ch]"):
+        text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
+        assert not re.search(r"\b\d+\.\d+(?!\d*p)", re.sub(r"0x[\da-f.]+p[+-]?\d+f", "", text)), path
+        assert not re.search(r"\b(float|double|malloc|printf)\b", text), path
+        assert set(re.findall(r"#include <(.*)>", text)) <= {"stdint.h", "string.h"}, path
+
+
+def test_weights_are_stored_once_and_equal_constants_are_shared(make_model, make_codes, tmp_path):
+    model = make_model("exit")
+    data = (_write(model, make_codes(20, 4), tmp_path / "c") / "hw_model_data.c").read_text()
+    assert len(re.findall(r"static const uint32_t", data)) == len(model.stored)
+    bodies = re.findall(r"static const int32_t \w+\[\] = (\{.*?\});", data, flags=re.DOTALL)
+    assert len(bodies) == len(set(bodies))
+
+
+def test_tensors_alive_together_never_share_bytes(make_model):
+    """Walks the program's own offsets: what a step writes overlaps nothing that is still to be read."""
+    program = plan_program(make_model("exit"))
+    steps = [step for segment in program.segments for step in segment.steps]
+    spans = [(step.output, step.output + _bytes(step)) for step in steps]
+    last = {
+        index: max([later for later, step in enumerate(steps) if steps[index].op.name in step.op.inputs], default=len(steps) - 1)
+        for index in range(len(steps))
+    }
+    for index, (start, end) in enumerate(spans):
+        assert end <= program.arena_bytes
+        for other in range(index):
+            if last[other] >= index:
+                assert end <= spans[other][0] or spans[other][1] <= start, (steps[other].op.name, steps[index].op.name)
+
+
+def _bytes(step):
+    return int(np.prod(step.op.out_shape)) * (1 if step.constants.multiplier.size or not step.op.has_weights else 4)
+
+
+def test_the_arena_of_a_cascade_is_that_of_its_hungriest_entry(make_model):
+    model = make_model("cascade")
+    runs = zip(model.menu.runs(model.network), model.menu.entries, strict=True)
+    arenas = [memory_plan(model.network, ops, entry.assignment).arena_bytes for ops, entry in runs]
+    assert plan_program(model).arena_bytes == max(arenas)
+
+
+def test_the_input_step_is_written_exactly():
+    for step in (1 / 3, 0.0173, 1e-7, 1.0):
+        text = input_step_text(step)
+        assert text.endswith("f") and np.float32(float.fromhex(text[:-1])) == np.float32(step)
