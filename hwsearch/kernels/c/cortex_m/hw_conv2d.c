@@ -46,16 +46,18 @@ HW_INLINE uint32_t *pack_pairs(uint32_t *words, const uint8_t *const codes[MOST_
 /* Four rows of dense codes to centred 16-bit numbers, the pairs (0, 2) and (1, 3) of every four codes: [pair][filter]. */
 HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block *block, uint32_t stored, uint32_t bits)
 {
-    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->channels, stored), centre = ((1u << bits) - 1u) * 0x10001u;
-    for (uint32_t f = 0; f < 4; f++) {
-        const uint8_t *row = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
-        uint32_t *words = s->weights + f;
-        for (uint32_t quad = 0; quad < s->window / 4; quad++, words += 8) {
-            const uint32_t codes = hw_four_codes(row, quad, stored, bits);
-            words[0] = hw_subtract_halves(hw_even_bytes(codes) << 1, centre);
-            words[4] = hw_subtract_halves(hw_odd_bytes(codes) << 1, centre);
+    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->channels, stored), quads = s->window / 4;
+    const uint32_t minus = (0u - ((1u << bits) - 1u) & 0xFFFFu) * 0x10001u;
+    const uint8_t *rows[4];
+    uint32_t *words = s->weights;
+    for (uint32_t f = 0; f < 4; f++)
+        rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
+    for (uint32_t quad = 0; quad < quads; quad++, words += 8)
+        for (uint32_t f = 0; f < 4; f++) {
+            const uint32_t codes = hw_four_codes(rows[f], quad, stored, bits);
+            words[f] = hw_add_even_bytes(hw_add_even_bytes(minus, codes), codes);
+            words[f + 4] = hw_add_odd_bytes(hw_add_odd_bytes(minus, codes), codes);
         }
-    }
 }
 
 /* One row of output pixels, or its sums to `finish_slowly` one pixel at a time. */
@@ -162,39 +164,37 @@ HW_APART void sum_strip(const strip *s, const hw_op *op, int32_t centre)
         }
 }
 
-/* A word of `filters` rows of dense codes, `shift` bits apart, per position; every second word from `words` on. */
-HW_INLINE void expand_word(const strip *s, const hw_op *op, const filter_block *block, uint32_t half, uint32_t filters, uint32_t stored, uint32_t bits, int shift)
+/* Two words of `filters` rows of dense codes each, `shift` bits apart, per position. */
+HW_INLINE void expand_rows(const strip *s, const hw_op *op, const filter_block *block, uint32_t filters, uint32_t stored, uint32_t bits, int shift)
 {
-    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->channels, stored);
-    const uint8_t *rows[3];
-    uint32_t *words = s->weights + half;
-    for (uint32_t f = 0; f < filters; f++) {
-        const uint32_t filter = half * filters + f;
-        rows[f] = op->weights + (block->first + (filter < block->count ? filter : 0)) * row_bytes;
-    }
-    for (uint32_t quad = 0; quad < s->window / 4; quad++, words += 8) {
-        uint32_t codes[3] = {0, 0, 0};
-        for (uint32_t f = 0; f < filters; f++)
-            codes[f] = hw_four_codes(rows[f], quad, stored, bits);
-        for (uint32_t i = 0; i < 4; i++) {
-            uint32_t word = codes[0] >> 8 * i & 255u;
-            for (uint32_t f = 1; f < filters; f++)
-                word |= (codes[f] >> 8 * i & 255u) << (f * (uint32_t)shift);
-            words[2 * i] = word;
+    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->channels, stored), quads = s->window / 4;
+    const uint8_t *rows[MOST_FILTERS];
+    for (uint32_t f = 0; f < 2 * filters; f++)
+        rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
+    for (uint32_t half = 0; half < 2; half++) {
+        uint32_t *words = s->weights + half;
+        for (uint32_t quad = 0; quad < quads; quad++, words += 8) {
+            uint32_t codes[3] = {0, 0, 0};
+            for (uint32_t f = 0; f < filters; f++)
+                codes[f] = hw_four_codes(rows[half * filters + f], quad, stored, bits);
+            for (uint32_t i = 0; i < 4; i++) {
+                uint32_t word = codes[0] >> 8 * i & 255u;
+                for (uint32_t f = 1; f < filters; f++)
+                    word |= (codes[f] >> 8 * i & 255u) << (f * (uint32_t)shift);
+                words[2 * i] = word;
+            }
         }
     }
 }
 
 HW_INLINE void expand_words(const strip *s, const hw_op *op, const filter_block *block, uint32_t filters, uint32_t bits, int shift)
 {
-    for (uint32_t half = 0; half < 2; half++) {
-        if (op->stored_bits == 8)
-            expand_word(s, op, block, half, filters, 8, bits, shift);
-        else if (op->stored_bits == 4 && bits <= 4)
-            expand_word(s, op, block, half, filters, 4, bits, shift);
-        else if (bits <= 2)
-            expand_word(s, op, block, half, filters, 2, bits, shift);
-    }
+    if (op->stored_bits == 8)
+        expand_rows(s, op, block, filters, 8, bits, shift);
+    else if (op->stored_bits == 4 && bits <= 4)
+        expand_rows(s, op, block, filters, 4, bits, shift);
+    else if (bits <= 2)
+        expand_rows(s, op, block, filters, 2, bits, shift);
 }
 
 typedef void (*narrow_loop)(const void *call);

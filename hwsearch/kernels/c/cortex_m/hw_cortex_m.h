@@ -25,11 +25,39 @@ HW_INLINE uint32_t hw_odd_bytes(uint32_t word)
     return halves;
 }
 
-HW_INLINE uint32_t hw_subtract_halves(uint32_t a, uint32_t b)
+/* The same, added to two 16-bit numbers. */
+HW_INLINE uint32_t hw_add_even_bytes(uint32_t halves, uint32_t word)
 {
-    uint32_t halves;
-    __asm__("usub16 %0, %1, %2" : "=r"(halves) : "r"(a), "r"(b) : "cc");
+    __asm__("uxtab16 %0, %0, %1" : "+r"(halves) : "r"(word));
     return halves;
+}
+
+HW_INLINE uint32_t hw_add_odd_bytes(uint32_t halves, uint32_t word)
+{
+    __asm__("uxtab16 %0, %0, %1, ror #8" : "+r"(halves) : "r"(word));
+    return halves;
+}
+
+/* Copies bytes between odd places; compilers would merge them to words. */
+HW_INLINE uint8_t *hw_copy_bytes(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+    uint32_t b0, b1, b2, b3;
+    for (; count >= 4; count -= 4, to += 4, from += 4)
+        __asm__ volatile("ldrb %0, [%5]\n ldrb %1, [%5, #1]\n ldrb %2, [%5, #2]\n ldrb %3, [%5, #3]\n"
+                         "strb %0, [%4]\n strb %1, [%4, #1]\n strb %2, [%4, #2]\n strb %3, [%4, #3]"
+                         : "=&r"(b0), "=&r"(b1), "=&r"(b2), "=&r"(b3)
+                         : "r"(to), "r"(from)
+                         : "memory");
+    for (; count; count--)
+        __asm__ volatile("ldrb %0, [%2], #1\n strb %0, [%1], #1" : "=&r"(b0), "+r"(to), "+r"(from) : : "memory");
+    return to;
+}
+
+HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
+{
+    for (; count; count--)
+        __asm__ volatile("strb %1, [%0], #1" : "+r"(to) : "r"(byte) : "memory");
+    return to;
 }
 
 /* sum + the four bytes of a word. */
@@ -46,7 +74,7 @@ HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t quad, uint32_t sto
     if (stored_bits == 8) {
         word = hw_load(row + 4 * quad);
     } else if (stored_bits == 4) {
-        word = row[2 * quad] | (uint32_t)row[2 * quad + 1] << 8;
+        word = *(const uint16_t *)(const void *)(row + 2 * quad); /* rows are aligned */
         word = (word | word << 8) & 0x00FF00FFu;
         word = (word | word << 4) & 0x0F0F0F0Fu;
     } else {

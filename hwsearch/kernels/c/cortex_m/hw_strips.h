@@ -105,21 +105,31 @@ HW_INLINE const uint8_t *strip_codes(const strip *s, const hw_op *op, int32_t v,
     return op->input[0] + ((uint32_t)v * (uint32_t)s->in_w + (uint32_t)u) * op->in_c + first;
 }
 
-/* One window of few or odd channels, as bytes; the row ends with zeros. */
+/* One window of odd channels, as bytes; the row ends with zeros. */
 HW_APART void gather_window(const strip *s, const hw_op *op, int32_t top, int32_t left, uint32_t first, uint8_t *bytes)
 {
-    const uint32_t channels = s->channels;
+    const uint32_t channels = s->channels, zero = op->input_zero[0];
+    const int32_t in_w = s->in_w, kernel_w = op->kernel_w;
+    const uint32_t before = (uint32_t)hw_smaller(hw_larger(-left, 0), kernel_w) * channels;
+    const uint32_t after = (uint32_t)hw_smaller(hw_larger(left + kernel_w - in_w, 0), kernel_w) * channels;
+    const uint32_t run = (uint32_t)kernel_w * channels, inside = before + after < run ? run - before - after : 0;
     uint8_t *const end = bytes + s->window;
-    for (int32_t v = top; v < top + op->kernel_h; v++)
-        for (int32_t u = left; u < left + op->kernel_w; u++) {
-            const int inside = v >= 0 && v < s->in_h && u >= 0 && u < s->in_w;
-            const uint8_t *codes = op->input[0] + ((uint32_t)v * (uint32_t)s->in_w + (uint32_t)u) * op->in_c + first;
-            HW_ROLLED
-            for (uint32_t c = 0; c < channels; c++)
-                *bytes++ = inside ? codes[c] : op->input_zero[0];
+    for (int32_t v = top; v < top + op->kernel_h; v++) {
+        if (v < 0 || v >= s->in_h || inside == 0) {
+            bytes = hw_fill_bytes(bytes, zero, run);
+            continue;
         }
-    while (bytes < end)
-        *bytes++ = 0;
+        bytes = hw_fill_bytes(bytes, zero, before);
+        if (op->groups == 1) {
+            bytes = hw_copy_bytes(bytes, op->input[0] + (uint32_t)(v * in_w + hw_larger(left, 0)) * channels, inside);
+        } else {
+            const uint8_t *codes = op->input[0] + (uint32_t)(v * in_w + hw_larger(left, 0)) * op->in_c + first;
+            for (uint32_t c = 0; c < inside; c += channels, codes += op->in_c)
+                bytes = hw_copy_bytes(bytes, codes, channels);
+        }
+        bytes = hw_fill_bytes(bytes, zero, after);
+    }
+    hw_fill_bytes(bytes, 0, (uint32_t)(end - bytes));
 }
 
 /* A way to pack `channels` codes of each lane; returns the next word, and adds the codes to the lanes' sums. */
