@@ -100,7 +100,7 @@ def strips(op: Op, precision: Precision) -> Strips:
     channels, pack = op.in_shape[0] // op.groups, packing(precision)
     (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
     _, out_h, out_w = op.out_shape
-    gathered = channels % 4 != 0 or kernel_w * channels < SHORT_WINDOW
+    gathered = channels % 4 != 0 or (kernel_h > 1 and kernel_w * channels < SHORT_WINDOW)
     pointwise = op.kernel == op.stride == (1, 1) and op.padding == (0, 0) and not gathered
     if not pointwise and kernel_h <= stride_h and kernel_w <= stride_w:
         gathered = True
