@@ -37,13 +37,17 @@ class Power(_Section):
 
 
 class Library(_Section):
-    """The kernels that were measured. `runtime_bytes` is what every model occupies besides kernels and tables."""
+    """The kernels that were measured. `runtime_bytes` is what every model occupies besides kernels and tables.
+
+    A `published` library is known from publications alone: it is neither built nor timed here.
+    """
 
     kernel_library: str
     version: str
     compiler: str
     flags: str
     runtime_bytes: int = Field(default=0, ge=0)
+    published: bool = False
 
 
 class Validity(_Section):

@@ -66,6 +66,11 @@ def measure(
     started = time.monotonic()
     source, destination = _places(device, folder)
     header = read_header(source)
+    if header.library.published:
+        raise ProfileError(
+            f"A profile to measure must be of kernels that can be built here, but {destination.name} holds published numbers of "
+            f"{header.library.kernel_library}; measure the board's own profile, such as {destination.name.split('.')[0]}."
+        )
     chosen = find_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header.memory, _compiler(header))
     if chosen.unit != header.counter.unit:
         raise ProfileError(
