@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from hwsearch.exporters.c_package import PackageNotes, write_c_package
 from hwsearch.exporters.compiled import EmulatedPackage
@@ -66,13 +67,23 @@ def assignments(space: SearchSpace, n_mixed: int) -> Iterator[tuple[str, BitAssi
 def random_supernet(network_name: str, profile_space: str) -> tuple[Supernet, SearchSpace, torch.Tensor]:
     """The reference network with random weights and steps fitted to random images `[16, C, H, W]`."""
     reference = REFERENCE_NETWORKS[network_name]
-    model = reference.build(SEED).eval()
     images = torch.rand((16, *reference.input_shape), generator=torch.Generator().manual_seed(SEED))  # [N, C, H, W]
+    model = _normalized(reference.build(SEED), images)
     space = load_space(profile_space, capture(model, images[:1]))
     parameters = capture_parameters(model, images[:1]).parameters
     supernet = Supernet.of_space(space, InputQuantizer.of_images(images), parameters, seed=SEED)
     calibrate_activations(supernet, images)
     return supernet.eval(), space, images
+
+
+def _normalized(model: nn.Module, images: torch.Tensor) -> nn.Module:
+    """The model with the batch norm statistics of `images`, as training would have left it."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the plain average, here of one batch
+    with torch.no_grad():
+        model.train()(images)
+    return model.eval()
 
 
 def measure(network_name: str, profile_name: str, n_mixed: int) -> Iterator[Row]:

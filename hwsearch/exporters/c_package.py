@@ -196,7 +196,7 @@ def _readme(model: IntegerModel, program: Program, notes: PackageNotes) -> str:
 def _readme_head(model: IntegerModel, program: Program, notes: PackageNotes) -> Iterator[str]:
     channels, height, width = model.network.input_shape
     yield f"# {notes.task} for {notes.device}\n"
-    yield "C99, no allocation, nothing of the C library but `stdint.h` (a compiler may call `memcpy`).\n"
+    yield "C99, no allocation, nothing of the C library but `stdint.h` and `string.h`.\n"
     yield "Self-test on this computer:\n"
     yield "```\ncmake -S . -B build && cmake --build build && ctest --test-dir build\n```\n"
     yield "In a firmware: compile the sources that `CMakeLists.txt` lists for `hw_model` with this folder on the include path."
@@ -214,7 +214,7 @@ def _readme_entries(model: IntegerModel, notes: PackageNotes) -> Iterator[str]:
         PolicyKind.CASCADE: "Entries run in order until one is confident; an entry's price includes those before it.",
         PolicyKind.EXIT: "The network stops at the first confident exit; an entry's price includes what ran before it.",
     }
-    yield f"{policies[model.menu.kind]} The last row is the price of the worst case if it is the largest.\n"
+    yield f"{policies[model.menu.kind]} No input costs more than the largest price below.\n"
     yield "| entry | ends at | latency |\n| --- | --- | --- |"
     for index, (entry, cost) in enumerate(zip(model.menu.entries, notes.paths, strict=True)):
         yield f"| {index} | {entry.exit or 'the end'} | {cost.latency_us / 1000:.4g} ms |"

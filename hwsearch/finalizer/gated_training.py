@@ -14,6 +14,7 @@ from hwsearch.graph.menu import Menu, PolicyKind
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.progress import Progress
+from hwsearch.quantizers.heads import refit_heads
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.training import SupernetTraining, distillation_loss, make_optimizer, shuffled_batches, warm_cosine
 from hwsearch.tasks.task import Task
@@ -180,11 +181,13 @@ class GatedTraining:
         return settle(gates, np.ones_like(gates.values) if step == 0 else probe.saliency, run.excess)
 
     def tune(self, gates: Gates) -> None:
-        """Train the weights alone for the remaining epochs."""
+        """Train the weights alone for the remaining epochs, then fit the heads to images as they are, without augmentation."""
         assignments = self.run.assignments(gates)
         while self._done < self.epochs:
             loss = [self._step(images, labels, assignments, None) for images, labels in self._batches()]
             self._epoch_done(f"loss {np.mean(loss):.3f}")
+        if self.epochs:
+            refit_heads(self.run.supernet, self.run.task.train, assignments)
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.run.supernet.train()

@@ -5,7 +5,7 @@ once. RAM is the arena that the exported program uses, planned over the executio
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
@@ -90,8 +90,15 @@ class CostModel:
         if key not in self._prices:
             row_key = RowKey.of(op, precision, stored_bits)
             row = self._rows.get(row_key)
-            self._prices[key] = self._interpolate(op, row_key) if row is None else self._read(op, row)
+            self._prices[key] = self._called(self._interpolate(op, row_key) if row is None else self._read(op, row))
         return self._prices[key]
+
+    def _called(self, price: OpPrice) -> OpPrice:
+        """The price with what it takes to call the operation from an exported program."""
+        header = self.profile.header
+        calling_us = header.latency_us(header.library.dispatch_count)
+        energy_uj = price.energy_uj + header.energy_uj(calling_us)
+        return replace(price, latency_us=price.latency_us + calling_us, energy_uj=energy_uj)
 
     def _read(self, op: Op, row: Measurement) -> OpPrice:
         return OpPrice(

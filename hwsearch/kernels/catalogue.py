@@ -17,8 +17,8 @@ from hwsearch.hardware.layout import scratch_bytes as scratch_bytes  # noqa: PLC
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 
 C_FOLDER = Path(__file__).parent / "c"
-HEADERS = ("hw_kernels.h", "portable/hw_portable.h")
-"""Included by every kernel source; both of their folders must be on the include path."""
+HEADERS = ("hw_kernels.h", "portable/hw_portable.h", "portable/hw_tile.h")
+"""Included by kernel sources; their folders must be on the include path."""
 
 WIDTHS = (2, 4, 8)
 ALL_PRECISIONS = tuple(Precision(weight, activation) for weight in WIDTHS for activation in WIDTHS)

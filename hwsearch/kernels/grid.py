@@ -19,7 +19,7 @@ from hwsearch.kernels.catalogue import ALL_PRECISIONS, WIDTHS, supported
 
 SHAPES_FILE = Path(__file__).parent / "shapes.csv"
 W8A8 = Precision(8, 8)
-GATE_GRIDS = (2, 3, 4, 5, 6, 8)
+GATE_GRIDS = (2, 3, 4, 5, 6, 8, 10)
 GATE_HIDDEN = (4, 8, 16, 32)
 MENU_SIZES = tuple(range(2, 17))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hwsearch.errors import ProfileError
+from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
 from hwsearch.hardware.layout import packed_weight_bytes
@@ -81,6 +81,8 @@ def measure(
     works = tuple({work.key: work for work in works}.values())
     sources = source_sha256()
     timed = _time_all(chosen, works, workers, progress)
+    if source_sha256() != sources:
+        raise ToolchainError("The kernel sources must stay as they are while they are measured, but they changed; measure again.")
     if not (destination / HEADER_FILE).exists():
         destination.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / HEADER_FILE, destination / HEADER_FILE)

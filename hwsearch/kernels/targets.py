@@ -157,14 +157,17 @@ class EmulatorTarget:
 
     def time(self, case: Case) -> Timing:
         """One call from cold caches; emulation is deterministic, so once is enough."""
-        function = kernel(case.op, case.precision)
-        core = self.core(function)
-        core.release()
-        output = core.reserve(case.output_bytes)
-        record = _record(case, 32, lambda data: core.place(data, flash=True), core.place, output)
-        core.call(function.symbol, core.place(record, flash=True))
-        cycles = float(core.cycles)
-        return Timing(median=cycles, p05=cycles, p95=cycles, repeats=1, output=core.read(output, case.output_bytes))
+        return time_on(self.core(kernel(case.op, case.precision)), case)
+
+
+def time_on(core: CortexM4, case: Case) -> Timing:
+    """One call on a core whose image holds the kernel, from cold caches."""
+    core.release()
+    output = core.reserve(case.output_bytes)
+    record = _record(case, 32, lambda data: core.place(data, flash=True), core.place, output)
+    core.call(kernel(case.op, case.precision).symbol, core.place(record, flash=True))
+    cycles = float(core.cycles)
+    return Timing(median=cycles, p05=cycles, p95=cycles, repeats=1, output=core.read(output, case.output_bytes))
 
 
 @cache

@@ -9,6 +9,7 @@ from hwsearch.graph.capture import capture_parameters
 from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
+from hwsearch.quantizers.heads import fit_exit_heads
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.switchable import ChannelStatistics
 from hwsearch.quantizers.uniform import InputQuantizer
@@ -54,12 +55,13 @@ def _pooled(parts: Sequence[ChannelStatistics], shares: Tensor) -> ChannelStatis
 
 
 def untrained_supernet(task: Task, space: SearchSpace, float_model: nn.Module, *, seed: int = 0) -> Supernet:
-    """The supernet that post-training quantization of a trained float network gives; its exit heads are random.
+    """The supernet that post-training quantization of a trained float network gives, exit heads fitted to its features.
 
     Where training starts, and what a preview without training measures.
     """
     parameters = capture_parameters(float_model, task.example_input).parameters
     quantizer = InputQuantizer.of_images(task.train.images)
     supernet = Supernet.of_space(space, quantizer, parameters, seed=seed)
+    fit_exit_heads(supernet, task.train)
     calibrate_activations(supernet, task.train.images)
     return supernet.eval()

@@ -75,6 +75,14 @@ class WeightedOp(nn.Module):
         self.norm.running_mean.copy_(torch.as_tensor(parameters.bn_mean) - bias)
         self.norm.running_variance.copy_(torch.as_tensor(parameters.bn_var))
 
+    @torch.no_grad()
+    def set_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Replace the weights `[out, in]` and bias of an operation without batch norm."""
+        assert self.bias is not None
+        self.nested.weight.copy_(weight)
+        self.nested.calibrate()
+        self.bias.copy_(bias)
+
 
 def weight_shape(op: Op) -> tuple[int, ...]:
     """Shape of an operation's weights as torch keeps them."""
@@ -193,13 +201,17 @@ class Supernet(nn.Module):
         In training mode batch norm uses the batch's own statistics; in evaluation mode the given ones, or without
         them those of the float network.
         """
-        if self.training:
-            return self._run(images, assignment, exits, self._finish_by_batch)
 
         def finish(op: Op, y: Tensor, precision: Precision) -> Tensor:
             return self._finish_folded(op, y, precision, statistics)
 
-        return self._run(images, assignment, exits, finish)
+        values = self._run(images, assignment, exits, self._finish_by_batch if self.training else finish)
+        return {name: values[self._ends[name]].flatten(1) for name in exits}
+
+    @torch.no_grad()
+    def tensors(self, images: Tensor, assignment: BitAssignment, *, exits: Sequence[str] = ("",)) -> dict[str, Tensor]:
+        """Every operation's fake-quantized output, by its name, with batch norm using the batch's statistics."""
+        return self._run(images, assignment, exits, self._finish_by_batch)
 
     def observe_statistics(
         self, images: Tensor, assignment: BitAssignment, *, exits: Sequence[str] = ("",)
@@ -225,7 +237,7 @@ class Supernet(nn.Module):
             if op.kind is not OpKind.MAX_POOL and not self.is_logits(op.name):
                 y = self.activation(op.name)(y, assignment[self._readers[op.name]].activation_bits)
             values[op.name] = y
-        return {name: values[self._ends[name]].flatten(1) for name in exits}
+        return values
 
     def _read(self, op: Op, source: str, values: Mapping[str, Tensor]) -> Tensor:
         """A source's value; an exit head reads the trunk without sending gradients into it."""

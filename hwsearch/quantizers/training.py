@@ -2,7 +2,7 @@
 
 Every step runs the widest assignment, the narrowest and some random ones on the same images (slimmable networks'
 sandwich rule, arXiv 1903.05134). The widest learns from the labels and the float network, all others from the widest.
-Exit heads learn on features detached from the trunk, so exits cost the trunk nothing.
+Heads are fitted to the finished features at the end (`heads.refit_heads`), so exits cost the trunk nothing.
 """
 
 import math
@@ -18,9 +18,13 @@ from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.progress import Progress, silent
 from hwsearch.quantizers.calibrate import untrained_supernet
+from hwsearch.quantizers.heads import linear_heads, refit_heads
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.tasks.float_training import train_float
 from hwsearch.tasks.task import Task
+
+_REFITTED_PATHS = 4
+"""Random assignments that heads are fitted to after training, besides the widest and the narrowest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,6 @@ class SupernetTraining:
     batch: int = 64
     learning_rate: float = 2e-3
     step_learning_rate: float = 2e-3
-    head_learning_rate: float = 1e-2
     weight_decay: float = 1e-4
     random_paths: int = 1
     label_share: float = 0.5
@@ -76,6 +79,7 @@ def train_supernet(
             optimizer.step()
             schedule.step()
         progress(epoch + 1, epochs, f"loss {total * chosen.batch / len(task.train):.3f}")
+    refit_heads(supernet, task.train, sampler.draw(random_paths=_REFITTED_PATHS))
     return supernet.eval()
 
 
@@ -90,7 +94,7 @@ class _Batch:
 
 def _step(supernet: Supernet, batch: _Batch, paths: list[BitAssignment], training: SupernetTraining) -> float:
     """Add up the gradients of all paths; returns their mean loss. The first path is the widest and teaches the rest."""
-    exits = (*supernet.network.exits, "")
+    exits = _trained_exits(supernet)
     total = 0.0
     teacher = batch.answers
     for index, assignment in enumerate(paths):
@@ -101,6 +105,12 @@ def _step(supernet: Supernet, batch: _Batch, paths: list[BitAssignment], trainin
         if index == 0:
             teacher = logits[""].detach()
     return total
+
+
+def _trained_exits(supernet: Supernet) -> tuple[str, ...]:
+    """The trunk's end, and exits whose heads `refit_heads` does not fit afterwards."""
+    refitted = linear_heads(supernet)
+    return tuple(name for name in (*supernet.network.exits, "") if not name or name not in refitted)
 
 
 def distillation_loss(logits: Tensor, labels: Tensor, teacher: Tensor, training: SupernetTraining) -> Tensor:
@@ -120,28 +130,15 @@ def shuffled_batches(task: Task, batch: int, generator: torch.Generator) -> Iter
 
 
 def make_optimizer(supernet: Supernet, training: SupernetTraining) -> torch.optim.Optimizer:
-    """Adam with decoupled decay on weights alone; steps, scales and offsets are not decayed.
-
-    Exit heads start at random on features that are already good, so they learn faster than the trunk.
-    """
-    in_head = {
-        id(p) for op in supernet.network.ops if op.exit and op.has_weights for p in supernet.weighted_op(op.name).parameters()
-    }
+    """Adam with decoupled decay on weights alone; steps, scales and offsets are not decayed."""
     named = list(supernet.named_parameters())
-    heads = [p for _, p in named if id(p) in in_head]
-    steps = [p for name, p in named if "log_" in name and id(p) not in in_head]
-    weights = [p for name, p in named if name.endswith("nested.weight") and id(p) not in in_head]
-    rest = [
-        p
-        for name, p in named
-        if name.endswith(("bias", "norm.scale", "norm.offset", "offset_correction")) and id(p) not in in_head
-    ]
-    rate = training.learning_rate
+    weights = [p for name, p in named if name.endswith("nested.weight")]
+    steps = [p for name, p in named if "log_" in name]
+    rest = [p for name, p in named if not name.endswith("nested.weight") and "log_" not in name]
     groups = [
-        {"params": weights, "lr": rate, "weight_decay": training.weight_decay},
-        {"params": rest, "lr": rate, "weight_decay": 0.0},
+        {"params": weights, "lr": training.learning_rate, "weight_decay": training.weight_decay},
         {"params": steps, "lr": training.step_learning_rate, "weight_decay": 0.0},
-        {"params": heads, "lr": training.head_learning_rate, "weight_decay": training.weight_decay},
+        {"params": rest, "lr": training.learning_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, fused=True)
 
@@ -162,8 +159,10 @@ class PathSampler:
         self.random_paths = random_paths
         self.random = np.random.default_rng(seed)
 
-    def draw(self) -> list[BitAssignment]:
-        return [widest(self.space), narrowest(self.space), *(self._random() for _ in range(self.random_paths))]
+    def draw(self, random_paths: int | None = None) -> list[BitAssignment]:
+        """`random_paths` replaces the sampler's own number."""
+        count = self.random_paths if random_paths is None else random_paths
+        return [widest(self.space), narrowest(self.space), *(self._random() for _ in range(count))]
 
     def _random(self) -> BitAssignment:
         return self.space.assignment(

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bars
 from hwsearch.progress import Progress
 
 _PLAIN_INTERVAL_S = 10.0
+_FIRST_STEPS = 0.05
 
 
 @contextmanager
@@ -55,5 +56,7 @@ class _PlainLines:
             return
         self._last = now
         left = (now - self._start) / done * (total - done)
-        text = f"{self._title}: {done}/{total}, about {left:.0f} s left" + (f", {note}" if note else "")
-        self._console.print(text, highlight=False)
+        known = f", about {left:.0f} s left" if done > _FIRST_STEPS * total else ""  # the first steps include starting up
+        self._console.print(
+            f"{self._title}: {done}/{total}{known}" + (f", {note}" if note else ""), highlight=False, soft_wrap=True
+        )

@@ -145,6 +145,7 @@ class Pipeline:
             final = finalize(
                 point, supernet, self.task, self.space, self.costs, self.budget,
                 epochs=self.job.training.final_epochs, seed=self.job.seed, delta=self.job.choice.delta,
+                float_model=self.float_model,
                 float_accuracy=self.float_accuracy, progress=progress,
             )  # fmt: skip
             write_atomically(self.folder.final_file, lambda temporary: save_final(final, temporary))

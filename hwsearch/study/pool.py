@@ -48,7 +48,11 @@ class Pool(Protocol):
 
 
 def open_pool(workers: int, ray_address: str | None = None) -> Pool:
-    """This process for one worker without an address, else Ray: a cluster of our own, or the one at the address."""
+    """This process for one worker without an address, else Ray: a cluster of our own, or the one at the address.
+
+    >>> open_pool(1).map(lambda state, item: 2 * item, [1, 2])
+    [2, 4]
+    """
     if workers == 1 and ray_address is None:
         return InProcessPool()
     return RayPool(workers, ray_address or "local")
@@ -207,7 +211,7 @@ def _silence_of(host: str, port: int) -> str:
 class RayPool:
     """Ray actors with one CPU each. Dead ones are replaced and their items tried again; see `schedule.py`.
 
-    A Ray that this process already runs is used and left as it is.
+    A Ray that this process has already joined is used and left as it is.
     """
 
     def __init__(self, workers: int, address: str = "local") -> None:
@@ -251,6 +255,7 @@ def _connect(address: str, workers: int) -> bool:
     from ray.exceptions import RayError
 
     if ray.is_initialized():
+        _require_joined(address, ray.get_runtime_context().gcs_address)
         return False
     own = {"num_cpus": workers, "include_dashboard": False} if address == "local" else {}
     try:
@@ -261,6 +266,15 @@ def _connect(address: str, workers: int) -> bool:
             "use the cluster's versions of Ray and Python and its token (RAY_AUTH_MODE=token, ~/.ray/auth_token)."
         ) from error
     return True
+
+
+def _require_joined(address: str, joined: str) -> None:
+    """One process can be in one cluster; hosts go by many names, so ports are compared."""
+    if address != "local" and _host_and_port(address)[1] != _host_and_port(joined)[1]:
+        raise ClusterError(
+            f"A search at {address} must not find another Ray in its process, but this one has joined {joined}; "
+            "call ray.shutdown() first or give that address."
+        )
 
 
 class _Worker:

@@ -40,6 +40,8 @@ from hwsearch.tasks.task import Task
 
 MOST_TPE_TRIALS = 500
 NSGA2_POPULATION = 50
+MIN_PACED_TRIALS = 5
+"""Trials after which their pace foretells the end."""
 
 
 def search(
@@ -175,13 +177,12 @@ class _Trials:
     def run(self, study: optuna.Study, n_trials: int, batch: int) -> None:
         distributions = _distributions(parameters(self._space))
         builder = MenuBuilder(self._space, self._costs, self._sensitivities(), self._budget)
+        self._report.begin_trials()
         for start in range(0, n_trials, batch):
             asked = [study.ask(distributions) for _ in range(min(batch, n_trials - start))]
             self._finish([trial for trial in asked if not self._is_known(trial)], builder)
             for trial in asked:
-                record = self._journal.trials[trial.number]
-                _tell(study, trial, record)
-                self._report.told(record)
+                _tell(study, trial, self._journal.trials[trial.number])
 
     def _sensitivities(self) -> dict[str, dict[str, float]]:
         if not self._journal.sensitivities:
@@ -205,6 +206,7 @@ class _Trials:
                 f"{record.params.get(different)!r} and is now {trial.params[different]!r}; "
                 "resume with the versions that began it."
             )
+        self._report.finished(record, new=False)
         return True
 
     def _finish(self, asked: Sequence[optuna.Trial], builder: MenuBuilder) -> None:
@@ -212,12 +214,16 @@ class _Trials:
         plans = [self._plan(trial.number, trial.params, builder) for trial in asked]
         for plan in plans:
             if not plan.is_affordable:
-                self._journal.add(plan.refused())
+                self._add(plan.refused())
 
-        def finished(plan: _Plan, answer: PolicyAnswer) -> None:
-            self._journal.add(plan.judged(answer, self._budget))
+        def judged(plan: _Plan, answer: PolicyAnswer) -> None:
+            self._add(plan.judged(answer, self._budget))
 
-        self._evaluator.policies([plan for plan in plans if plan.is_affordable], finished)
+        self._evaluator.policies([plan for plan in plans if plan.is_affordable], judged)
+
+    def _add(self, record: TrialRecord) -> None:
+        self._journal.add(record)
+        self._report.finished(record, new=True)
 
     def _plan(self, number: int, params: Mapping[str, Any], builder: MenuBuilder) -> _Plan:
         menu, shape = builder.menu(read_proposal(self._space, params))
@@ -287,23 +293,27 @@ class _LazyPool:
 
 
 class _Report:
-    """Progress with the front so far and the time that is left."""
+    """Progress with the front so far and the time that is left, by the pace of the trials that were not in the journal."""
 
     def __init__(self, n_trials: int, progress: Progress) -> None:
         self._n_trials = n_trials
         self._progress = progress
-        self._done = 0
+        self._done = self._new = 0
         self._points: list[FrontPoint] = []
         self._began = time.monotonic()
 
     def say(self, note: str) -> None:
         self._progress(self._done, self._n_trials, note)
 
-    def told(self, record: TrialRecord) -> None:
+    def begin_trials(self) -> None:
+        self._began = time.monotonic()
+
+    def finished(self, record: TrialRecord, *, new: bool) -> None:
         self._done += 1
+        self._new += new
         if record.point is not None and record.is_feasible:
             self._points = list(non_dominated([*self._points, record.point]))
-        self.say(f"{self._front()}, {self._left_s():.0f} s left")
+        self.say(self._front() + self._left())
 
     def _front(self) -> str:
         if not self._points:
@@ -312,8 +322,11 @@ class _Report:
         ends = [f"{100 * point.accuracy:.1f} % at {point.cost.mean.latency_us / 1e3:.3g} ms" for point in (first, last)]
         return f"front of {len(self._points)}: {' to '.join(dict.fromkeys(ends))}"
 
-    def _left_s(self) -> float:
-        return (time.monotonic() - self._began) / self._done * (self._n_trials - self._done)
+    def _left(self) -> str:
+        if self._new < MIN_PACED_TRIALS:
+            return ""
+        seconds = (time.monotonic() - self._began) / self._new * (self._n_trials - self._done)
+        return f", {seconds:.0f} s left"
 
 
 def _header(

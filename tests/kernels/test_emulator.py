@@ -37,7 +37,8 @@ LOOP(skipped_branch, " cmp r0, #0\\n beq 2f\\n2:")
 FUNCTION(odd_target, " b 1f\\n nop\\n nop\\n1: subs.w r0, r0, #1\\n bne 1b")
 FUNCTION(cut_by_page, ".balign 1024\\n .rept 510\\n nop\\n .endr\\n1: ldr r2, [r1]\\n ldr r3, [r1, #4]\\n adds r2, #1\\n" \\
     " adds r3, #1\\n subs r0, #1\\n bne 1b")
-#define CHOOSE(body, then) "cmp r0, r2\\n it hi\\n " body "\\n cmp.w r3, #1\\n beq 1f\\n " then " r0, #7\\n bx lr\\n1: " then " r0, #9"
+#define CHOOSE(body, then) "cmp r0, r2\\n it hi\\n " body "\\n cmp.w r3, #1\\n beq 1f\\n " \\
+    then " r0, #7\\n bx lr\\n1: " then " r0, #9"
 FUNCTION(conditional_store, CHOOSE("strhi r0, [r1]", "movs"))
 FUNCTION(conditional_load, CHOOSE("ldrhi r0, [r1]", "adds"))
 FUNCTION(nops_only, ".balign 1024\\n .rept 510\\n nop\\n .endr")

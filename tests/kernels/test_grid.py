@@ -11,7 +11,7 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, list_spaces, load_space, network_for_space
 from hwsearch.hardware.profile import HardwareProfile, RowKey, load_profile
-from hwsearch.kernels.catalogue import ALL_PRECISIONS, all_kernels
+from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, HEADERS, all_kernels, all_sources
 from hwsearch.kernels.grid import SHAPES_FILE, Work, default_grid, network_grid, reference_ops
 from hwsearch.kernels.measure import source_sha256
 from hwsearch.kernels.toolchain import find_compiler
@@ -107,6 +107,11 @@ def test_the_shipped_table_was_measured_from_the_kernels_that_ship(profile: Hard
     assert last.source_sha256 == source_sha256(), f"the kernels changed: run hwsearch measure {profile.name}"
     assert {row.run_id for row in profile.measurements} == {last.run_id}
     assert {row.symbol for row in profile.measurements} <= {function.symbol for function in all_kernels()}
+
+
+def test_the_recorded_hash_covers_every_file_of_kernels() -> None:
+    found = {str(path.relative_to(C_FOLDER)) for path in (C_FOLDER / "portable").iterdir()}
+    assert found | {"hw_kernels.h"} == {*HEADERS, *all_sources()}
 
 
 def test_the_header_names_the_compiler_and_flags_of_the_run(profile: HardwareProfile) -> None:

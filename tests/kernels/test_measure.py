@@ -64,6 +64,14 @@ def test_rows_of_other_kernel_sources_are_dropped(tmp_path: Path, monkeypatch: p
     assert len(profile.runs) == 2
 
 
+def test_sources_that_change_meanwhile_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = iter(["0" * 64, "1" * 64])
+    monkeypatch.setattr(measuring, "source_sha256", lambda: next(hashes))
+    with pytest.raises(ToolchainError, match="must stay as they are while they are measured"):
+        measure("nucleo_l4r5zi", grid=SMALL[:1], folder=tmp_path, workers=1)
+    assert not list(tmp_path.rglob("ops.csv"))
+
+
 def test_rows_of_the_same_sources_are_kept(tmp_path: Path) -> None:
     measure("nucleo_l4r5zi", grid=SMALL[:2], folder=tmp_path, workers=1)
     measure("nucleo_l4r5zi", grid=SMALL[2:3], folder=tmp_path, workers=1)

@@ -1,5 +1,8 @@
 """The kernels on both targets compute what the reference says, and time is attributed to what ships."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,7 +14,7 @@ from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, Kernel, all_kernels, kernel
 from hwsearch.kernels.emulator import CortexM4
-from hwsearch.kernels.targets import INCLUDES, EmulatorTarget, HostTarget, Target, find_target, flash_timing
+from hwsearch.kernels.targets import INCLUDES, EmulatorTarget, HostTarget, Target, find_target, flash_timing, time_on
 from hwsearch.kernels.timing import NO_WAIT, STM32L4PLUS_120MHZ
 from hwsearch.kernels.toolchain import build_elf, find_compiler
 
@@ -81,10 +84,23 @@ def test_a_kernel_computes_the_reference(target: Target, kind: OpKind, text: str
 
 
 @pytest.mark.slow
-def test_every_kernel_on_the_emulator_computes_the_reference_with_aligned_accesses() -> None:
+def test_every_kernel_on_the_emulator_computes_the_reference() -> None:
     for case in cases():
         check(EMULATED, case)
-        assert EMULATED.core(kernel(case.op, case.precision)).last.unaligned == 0, f"{case.op.kind} {case.precision}"
+
+
+@pytest.mark.slow
+def test_no_kernel_asks_for_an_unaligned_access() -> None:
+    """Clang may merge byte stores into an unaligned word, which this core allows; told not to, nothing unaligned is left.
+
+    Except one: memset of the compiler's run-time library ends with an unaligned store.
+    """
+    compiler = replace(EMULATED.compiler, flags=(*EMULATED.compiler.flags, "-mno-unaligned-access"))
+    strict = EmulatorTarget(compiler=compiler, flash=NO_WAIT, watch_alignment=True)
+    for case in cases():
+        check(strict, case)
+        core = strict.core(kernel(case.op, case.precision))
+        assert core.last.unaligned <= int("memset" in core.symbols), f"{case.op.kind} {case.precision}"
 
 
 @pytest.mark.slow
@@ -131,19 +147,28 @@ def test_waiting_for_flash_costs_time_and_changes_no_result() -> None:
 
 
 @pytest.mark.slow
-def test_a_kernel_costs_the_same_beside_all_others(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A package that holds several precisions pays for each what the table, measured alone, says."""
+def test_a_kernel_costs_the_same_beside_all_others(tmp_path: Path) -> None:
+    """A package, which compiles each function alone and links them, pays for each exactly what the table says."""
+    units = []
+    for function in all_kernels():
+        unit = tmp_path / f"{function.symbol}.c"
+        includes = "".join(f'#include "{C_FOLDER / source}"\n' for source in function.sources)
+        unit.write_text(f"#define HW_SELECTED\n#define {function.macro}\n{includes}")
+        units.append(unit)
+    (tmp_path / "hw_selected.h").write_text("")
     together = build_elf(
-        sorted({C_FOLDER / source for function in all_kernels() for source in function.sources}),
-        out=tmp_path_factory.mktemp("all") / "all.elf",
+        units,
+        out=tmp_path / "all.elf",
         compiler=EMULATED.compiler,
-        includes=INCLUDES,
+        includes=[*INCLUDES, tmp_path],
         keep=[function.symbol for function in all_kernels()],
     )
-    core = CortexM4(together)
-    alone = {function.symbol: EMULATED.core(function).image for function in all_kernels()}
+    core = CortexM4(together, flash=EMULATED.flash)
     for function in all_kernels():
-        assert core.image.sizes[function.symbol] == alone[function.symbol].sizes[function.symbol], function.symbol
+        alone = EMULATED.core(function).image
+        assert core.image.sizes[function.symbol] == alone.sizes[function.symbol], function.symbol
+    case = random_case(SHAPES[OpKind.CONV2D][0], Precision(4, 4), 4, seed=8)
+    assert time_on(core, case).median == pytest.approx(EMULATED.time(case).median, rel=0.002)
 
 
 def test_the_flash_of_a_profile_becomes_lines_of_caches() -> None:

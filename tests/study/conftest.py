@@ -19,7 +19,7 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, build_space
-from hwsearch.graph.space_file import PoliciesTable, SpaceTable
+from hwsearch.graph.space_file import ExitTable, PoliciesTable, SpaceTable
 from hwsearch.hardware.cost import Budget
 from hwsearch.hardware.cost_model import CostModel, OpPrice
 from hwsearch.hardware.front import ParetoFront
@@ -51,7 +51,8 @@ class TinyNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.bn1(self.conv1(x)))  # [N, 6, 8, 8]
         x = torch.relu(self.bn2(self.conv2(x)))  # [N, 6, 4, 4]
-        return self.fc(x.flatten(1))  # [N, classes]
+        logits: Tensor = self.fc(x.flatten(1))  # [N, classes]
+        return logits
 
 
 def _split(count: int, seed: int) -> Split:
@@ -73,7 +74,7 @@ def make_task() -> Task:
 
 
 def make_space(task: Task, kinds: tuple[PolicyKind, ...]) -> SearchSpace:
-    exits = [{"after": "conv1"}] if PolicyKind.EXIT in kinds else []
+    exits = (ExitTable(after="conv1"),) if PolicyKind.EXIT in kinds else ()
     policies = PoliciesTable(kinds=kinds, max_entries=3, gate_grids=(2,), gate_hidden=(4,), exit=exits)
     table = SpaceTable(schema=1, weight_bits=(2, 4, 8), activation_bits=(2, 4, 8), policies=policies)
     return build_space("bars", capture(task.model, task.example_input), table)

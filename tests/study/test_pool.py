@@ -156,6 +156,14 @@ class TestAddress:
         port = ray.get_runtime_context().gcs_address.rpartition(":")[2]
         check_address(f"127.0.0.1:{port}")
 
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("ray_of_four")
+    def test_a_process_in_another_cluster_is_refused(self) -> None:
+        with closing(socket.create_server(("127.0.0.1", 0))) as server:
+            _answer_once(server, bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+            with pytest.raises(ClusterError, match="must not find another Ray in its process, but this one has joined"):
+                RayPool(1, f"127.0.0.1:{server.getsockname()[1]}")
+
 
 def _answer_once(server: socket.socket, answer: bytes) -> None:
     def serve() -> None:

@@ -62,8 +62,13 @@ void hw_avg_pool(const hw_op *op)
             const int32_t top = y * op->stride_h - op->pad_h, left = x * op->stride_w - op->pad_w;
             const int32_t v = hw_larger(top, 0), rows = hw_smaller(top + op->kernel_h, op->in_h) - v;
             const int32_t u = hw_larger(left, 0), columns = hw_smaller(left + op->kernel_w, op->in_w) - u;
-            window w = {op->input[0] + (uint32_t)v * row_codes + (uint32_t)u * channels, (uint32_t)rows, (uint32_t)columns, channels, 0};
-            w.next_row = row_codes - w.columns * channels;
+            const window w = {
+                .codes = op->input[0] + (uint32_t)v * row_codes + (uint32_t)u * channels,
+                .rows = (uint32_t)rows,
+                .columns = (uint32_t)columns,
+                .channels = channels,
+                .next_row = row_codes - (uint32_t)columns * channels,
+            };
             average_pixel(op, &w, output);
         }
 }

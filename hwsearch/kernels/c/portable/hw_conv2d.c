@@ -5,180 +5,46 @@
  *     A = q0 + q1 * 2^SP          W = u0 + u1 * 2^SF (+ u2 * 2^2SF)
  *     A * W = q0 u0 + q1 u0 * 2^SP + q0 u1 * 2^SF + q1 u1 * 2^(SP+SF) + ...
  *
- * Codes are unsigned, so fields never borrow, and LIMIT products fit a field before it must be emptied. The centre of the
+ * Codes are unsigned, so fields never borrow, and `limit` products fit a field before it must be emptied. The centre of the
  * weights is put back once per pixel: sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
  *
  * Work goes tile by tile. A quad is 4 output pixels of one column; its input codes are packed to two words A, A' per
  * position and channel. For each block of 2F filters the weights are expanded to two words W, W' and used by every quad
  * of the tile: 4 loads and 4 multiply-adds for 8F products. A 1x1 convolution sees the image as a single column.
  */
-#include "hw_portable.h"
+#include "hw_tile.h"
 
-enum { TILE_QUADS = 8, TILE_BYTES = 16384, SHORT_RUN = 16, QUAD = 4 };
+/* Where fields lie in the packed words; all compile-time constants. */
+typedef struct fields {
+    uint32_t bits;    /* of a weight */
+    uint32_t filters; /* per word */
+    int width, pixel_shift, filter_shift;
+    uint32_t limit; /* products a field holds */
+} fields;
 
-/* Fields of the packed words, by widths. */
 #define FILTERS(W, A) ((W) == 2 && (A) == 2 ? 3 : (W) == 2 || (A) == 2 || ((W) == 4 && (A) == 4) ? 2 : 1)
-#define FIELD_BITS(W, A) (FILTERS(W, A) == 3 ? 10 : FILTERS(W, A) == 1 ? 24 : (W) == 4 && (A) == 4 ? 14 : 15)
+#define WIDTH(W, A) (FILTERS(W, A) == 3 ? 10 : FILTERS(W, A) == 1 ? 24 : (W) == 4 && (A) == 4 ? 14 : 15)
 #define PIXELS_FIRST(W, A) (FILTERS(W, A) == 1 || (FILTERS(W, A) == 2 && (W) <= (A)))
-#define PIXEL_SHIFT(W, A) (PIXELS_FIRST(W, A) ? FIELD_BITS(W, A) : FILTERS(W, A) * FIELD_BITS(W, A))
-#define FILTER_SHIFT(W, A) (PIXELS_FIRST(W, A) ? 2 * FIELD_BITS(W, A) : FIELD_BITS(W, A))
-#define LIMIT(W, A) (((1u << FIELD_BITS(W, A)) - 1u) / (((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
-
-/* Sizes of a tile and where it lies in the scratch memory; `hwsearch/hardware/layout.py` computes the same. */
-typedef struct tiling {
-    int32_t in_h, in_w, out_h, out_w;
-    int32_t columns, rows;            /* output columns and rows of quads in a tile */
-    uint32_t channels;                /* input channels of a group */
-    uint32_t runs, run;               /* consecutive packed pairs of words: how many stretches, how long each */
-    uint32_t run_words, column_words; /* from one run, and from one output column, to the next */
-    uint32_t row_words, positions;    /* words and input columns of one row of quads */
-    int gathered;                     /* short runs are gathered into one per output column, with copies */
-    uint32_t *pixels, *weights;
-    int32_t *sums; /* of the codes under a window: [rows][columns][QUAD] */
-    uint8_t *padding;
-} tiling;
-
-HW_INLINE void set_columns(tiling *t, const hw_op *op, int32_t columns)
-{
-    t->columns = columns;
-    t->positions = t->gathered ? (uint32_t)columns : (uint32_t)(columns - 1) * op->stride_w + op->kernel_w;
-    t->run_words = t->gathered ? 0 : 2 * t->positions * t->channels;
-    t->row_words = t->gathered ? (uint32_t)columns * t->column_words : t->runs * t->run_words;
-}
-
-HW_INLINE tiling make_tiling(const hw_op *op)
-{
-    tiling t = {.in_h = op->in_h, .in_w = op->in_w, .out_h = op->out_h, .out_w = op->out_w};
-    if (op->kernel_h * op->kernel_w == 1 && op->stride_h * op->stride_w == 1 && op->pad_h + op->pad_w == 0) {
-        t.in_h = t.out_h = t.in_h * t.in_w;
-        t.in_w = t.out_w = 1;
+#define FIELDS(W, A) \
+    { \
+        .bits = (W), .filters = FILTERS(W, A), .width = WIDTH(W, A), \
+        .pixel_shift = PIXELS_FIRST(W, A) ? WIDTH(W, A) : FILTERS(W, A) * WIDTH(W, A), \
+        .filter_shift = PIXELS_FIRST(W, A) ? 2 * WIDTH(W, A) : WIDTH(W, A), \
+        .limit = ((1u << WIDTH(W, A)) - 1u) / (((1u << (W)) - 1u) * ((1u << (A)) - 1u)), \
     }
-    t.channels = op->in_c / op->groups;
-    t.runs = op->kernel_h;
-    t.run = op->kernel_w * t.channels;
-    t.gathered = t.run < SHORT_RUN;
-    t.column_words = 2 * op->stride_w * t.channels;
-    if (t.gathered) {
-        t.run = (t.runs * t.run + 3u) & ~3u;
-        t.runs = 1;
-        t.column_words = 2 * t.run;
-    }
-    set_columns(&t, op, hw_smaller(t.out_w, TILE_QUADS));
-    while (t.columns > 1 && t.row_words * 4 > TILE_BYTES)
-        set_columns(&t, op, (t.columns + 1) / 2);
-    t.rows = hw_smaller((t.out_h + QUAD - 1) / QUAD, TILE_QUADS / t.columns);
-    while (t.rows > 1 && (uint32_t)t.rows * t.row_words * 4 > TILE_BYTES)
-        t.rows = (t.rows + 1) / 2;
-    t.pixels = (uint32_t *)(void *)op->scratch;
-    t.weights = t.pixels + (uint32_t)t.rows * t.row_words;
-    t.sums = (int32_t *)(t.weights + 2 * ((op->kernel_h * op->kernel_w * t.channels + 15u) & ~15u));
-    t.padding = (uint8_t *)(t.sums + (uint32_t)t.rows * t.positions * QUAD);
-    memset(t.padding, op->input_zero[0], t.channels);
-    return t;
-}
 
-/* Pack two of a quad's pixels: q0 + q1 * scale into every second word, and add their codes to two sums.
- *
- * Four channels at a time where words can be read; 128 such steps do not overflow the sums' 16-bit halves. */
-HW_INLINE void pack_pair(uint32_t *words, const uint8_t *first, const uint8_t *second, uint32_t channels, uint32_t scale, int32_t *sums)
+/* Expand rows of dense codes to packed words, every second from `words` on, whole stored words at a time. */
+HW_INLINE void expand(fields f, const uint8_t *const rows[], uint32_t row_bytes, uint32_t stored, uint32_t *words)
 {
-    uint32_t sum0 = 0, sum1 = 0, c = 0;
-    const uint32_t whole = channels & 3 ? 0 : channels;
-    while (c < whole) {
-        const uint32_t end = whole < c + 512 ? whole : c + 512;
-        uint32_t halves0 = 0, halves1 = 0;
-        for (; c < end; c += 4, words += 8) {
-            const uint32_t q0 = hw_load(first + c), q1 = hw_load(second + c);
-            words[0] = (q0 & 255u) + (q1 & 255u) * scale;
-            words[2] = (q0 >> 8 & 255u) + (q1 >> 8 & 255u) * scale;
-            words[4] = (q0 >> 16 & 255u) + (q1 >> 16 & 255u) * scale;
-            words[6] = (q0 >> 24) + (q1 >> 24) * scale;
-            halves0 += (q0 & 0xFF00FFu) + (q0 >> 8 & 0xFF00FFu);
-            halves1 += (q1 & 0xFF00FFu) + (q1 >> 8 & 0xFF00FFu);
-        }
-        sum0 += (halves0 & 0xFFFFu) + (halves0 >> 16);
-        sum1 += (halves1 & 0xFFFFu) + (halves1 >> 16);
-    }
-    for (; c < channels; c++, words += 2) {
-        const uint32_t q0 = first[c], q1 = second[c];
-        *words = q0 + q1 * scale;
-        sum0 += q0, sum1 += q1;
-    }
-    sums[0] += (int32_t)sum0, sums[1] += (int32_t)sum1;
-}
-
-/* Where the codes of a quad's four pixels lie, the first in input row `top`; padding if outside. */
-HW_INLINE void find_codes(const hw_op *op, const tiling *t, int32_t top, int32_t column, uint32_t first, const uint8_t *codes[QUAD])
-{
-    for (int32_t r = 0; r < QUAD; r++) {
-        const int32_t row = top + r * op->stride_h;
-        const int inside = row >= 0 && row < t->in_h && column >= 0 && column < t->in_w;
-        codes[r] = inside ? op->input[0] + ((uint32_t)row * (uint32_t)t->in_w + (uint32_t)column) * op->in_c + first : t->padding;
-    }
-}
-
-/* Pack one row of quads. Usually kernel row by kernel row, each with all positions that the tile's columns touch;
- * gathered: output column by output column, each with its whole window. */
-HW_INLINE void pack_row(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint32_t scale, uint32_t *words, int32_t *sums)
-{
-    const uint32_t columns = t->gathered ? (uint32_t)t->columns : 1, positions = t->gathered ? op->kernel_w : t->positions;
-    for (uint32_t x = 0; x < columns; x++, left += op->stride_w) {
-        uint32_t *const end = words + t->column_words;
-        for (uint32_t dy = 0; dy < op->kernel_h; dy++)
-            for (uint32_t p = 0; p < positions; p++) {
-                const uint8_t *codes[QUAD];
-                int32_t *sum = sums + (t->gathered ? x : p) * QUAD;
-                find_codes(op, t, top + (int32_t)dy, left + (int32_t)p, first, codes);
-                for (uint32_t half = 0; half < 2; half++)
-                    pack_pair(words + half, codes[2 * half], codes[2 * half + 1], t->channels, scale, sum + 2 * half);
-                words += 2 * t->channels;
-            }
-        while (t->gathered && words < end)
-            *words++ = 0;
-    }
-}
-
-/* From sums of positions to sums of windows, in place: window x ends behind every window before it. */
-HW_INLINE void sum_windows(const hw_op *op, const tiling *t, int32_t *sums)
-{
-    for (uint32_t x = 0; x < (uint32_t)t->columns; x++)
-        for (uint32_t r = 0; r < QUAD; r++) {
-            int32_t sum = 0;
-            for (uint32_t dx = 0; dx < op->kernel_w; dx++)
-                sum += sums[(x * op->stride_w + dx) * QUAD + r];
-            sums[x * QUAD + r] = sum;
-        }
-}
-
-/* Pack the input codes of a tile, `scale` apart, and sum them under each window, times `centre`. */
-static void pack_tile(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t first, uint32_t scale, int32_t centre)
-{
-    const uint32_t count = t->positions * QUAD;
-    for (int32_t row = 0; row < t->rows; row++) {
-        const int32_t top = (y + row) * QUAD * op->stride_h - op->pad_h, left = x * op->stride_w - op->pad_w;
-        int32_t *sums = t->sums + (uint32_t)row * count;
-        for (uint32_t i = 0; i < count; i++)
-            sums[i] = 0;
-        pack_row(op, t, top, left, first, scale, t->pixels + (uint32_t)row * t->row_words, sums);
-        if (!t->gathered)
-            sum_windows(op, t, sums);
-        for (int32_t i = 0; i < t->columns * QUAD; i++)
-            sums[i] *= centre;
-    }
-}
-
-/* Expand `filters` rows of dense codes to packed words, every second from `words` on, whole stored words at a time. */
-HW_INLINE void expand(const uint8_t *const rows[], uint32_t filters, uint32_t row_bytes, uint32_t stored, uint32_t bits, int shift, uint32_t *words)
-{
-    const uint32_t mask = (1u << bits) - 1u;
+    const uint32_t mask = (1u << f.bits) - 1u;
     for (uint32_t offset = 0; offset < row_bytes; offset += 4, words += 64 / stored) {
         uint32_t codes[3] = {0, 0, 0};
-        for (uint32_t f = 0; f < filters; f++)
-            codes[f] = hw_load(rows[f] + offset);
+        for (uint32_t n = 0; n < f.filters; n++)
+            codes[n] = hw_load(rows[n] + offset);
         for (uint32_t i = 0; i < 32 / stored; i++) {
             uint32_t word = 0;
-            for (uint32_t f = 0; f < filters; f++)
-                word |= (codes[f] >> (i * stored + stored - bits) & mask) << (f * (uint32_t)shift);
+            for (uint32_t n = 0; n < f.filters; n++)
+                word |= (codes[n] >> (i * stored + stored - f.bits) & mask) << (n * (uint32_t)f.filter_shift);
             words[2 * i] = word;
         }
     }
@@ -186,69 +52,97 @@ HW_INLINE void expand(const uint8_t *const rows[], uint32_t filters, uint32_t ro
 
 /* Both words of a block of filters; a block beyond the last filter repeats it, and nobody stores the result. The codes
  * that pad a row are 0, and there is room for as many as fill a word. */
-HW_INLINE void expand_block(const hw_op *op, const tiling *t, uint32_t o, uint32_t last, uint32_t filters, uint32_t bits, int shift)
+HW_INLINE void expand_block(fields f, const hw_op *op, const tiling *t, uint32_t o, uint32_t last)
 {
     const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * t->channels, op->stored_bits);
     for (uint32_t half = 0; half < 2; half++) {
         const uint8_t *rows[3];
-        for (uint32_t f = 0; f < filters; f++)
-            rows[f] = op->weights + (uint32_t)hw_smaller((int32_t)(o + half * filters + f), (int32_t)last) * row_bytes;
+        for (uint32_t n = 0; n < f.filters; n++) {
+            const uint32_t filter = o + half * f.filters + n;
+            rows[n] = op->weights + (filter < last ? filter : last) * row_bytes;
+        }
         if (op->stored_bits == 8)
-            expand(rows, filters, row_bytes, 8, bits, shift, t->weights + half);
-        else if (op->stored_bits == 4 && bits <= 4)
-            expand(rows, filters, row_bytes, 4, bits, shift, t->weights + half);
-        else if (bits <= 2)
-            expand(rows, filters, row_bytes, 2, bits, shift, t->weights + half);
+            expand(f, rows, row_bytes, 8, t->weights + half);
+        else if (op->stored_bits == 4 && f.bits <= 4)
+            expand(f, rows, row_bytes, 4, t->weights + half);
+        else if (f.bits <= 2)
+            expand(f, rows, row_bytes, 2, t->weights + half);
     }
 }
 
-/* Multiply `count` pairs of pixel words by pairs of weight words into 2 x 2 sums. */
+/* Multiply a pair of pixel words by a pair of weight words into 2 x 2 sums. */
+HW_INLINE void multiply_one(hw_sum s[4], const uint32_t *a, const uint32_t *w)
+{
+    hw_multiply_add(&s[0], a[0], w[0]);
+    hw_multiply_add(&s[1], a[1], w[0]);
+    hw_multiply_add(&s[2], a[0], w[1]);
+    hw_multiply_add(&s[3], a[1], w[1]);
+}
+
+/* The same four times, advancing both. In assembly, because it needs 13 registers in this very order of loads. */
+#ifdef HW_UMLAL
+#define STEP \
+    "ldr %[x], [%[a]], #4\n\tldr %[y], [%[a]], #4\n\tldr %[z], [%[w]], #4\n\t" \
+    "umlal %[l0], %[h0], %[x], %[z]\n\tumlal %[l1], %[h1], %[y], %[z]\n\tldr %[z], [%[w]], #4\n\t" \
+    "umlal %[l2], %[h2], %[x], %[z]\n\tumlal %[l3], %[h3], %[y], %[z]\n\t"
+#define MULTIPLY_FOUR(s, a, w) \
+    do { \
+        uint32_t x, y, z; \
+        __asm__ volatile(STEP STEP STEP STEP \
+                         : [l0] "+r"(s[0].low), [h0] "+r"(s[0].high), [l1] "+r"(s[1].low), [h1] "+r"(s[1].high), \
+                           [l2] "+r"(s[2].low), [h2] "+r"(s[2].high), [l3] "+r"(s[3].low), [h3] "+r"(s[3].high), \
+                           [a] "+r"(a), [w] "+r"(w), [x] "=&r"(x), [y] "=&r"(y), [z] "=&r"(z) \
+                         : \
+                         : "memory"); \
+    } while (0)
+#else
+#define MULTIPLY_FOUR(s, a, w) \
+    do { \
+        for (uint32_t i = 0; i < 4; i++, a += 2, w += 2) \
+            multiply_one(s, a, w); \
+    } while (0)
+#endif
+
+/* The same `count` times. */
 HW_INLINE void multiply(hw_sum sums[4], const uint32_t *a, const uint32_t *w, uint32_t count)
 {
-    hw_sum s0 = sums[0], s1 = sums[1], s2 = sums[2], s3 = sums[3];
-#define STEP(i) \
-    { \
-        const uint32_t a0 = a[2 * (i)], a1 = a[2 * (i) + 1], w0 = w[2 * (i)]; \
-        hw_multiply_add(&s0, a0, w0); \
-        hw_multiply_add(&s1, a1, w0); \
-        const uint32_t w1 = w[2 * (i) + 1]; \
-        hw_multiply_add(&s2, a0, w1); \
-        hw_multiply_add(&s3, a1, w1); \
-    }
-    for (uint32_t fours = count / 4; fours; fours--, a += 8, w += 8) {
-        STEP(0) STEP(1) STEP(2) STEP(3)
-    }
+    hw_sum s[4] = {sums[0], sums[1], sums[2], sums[3]};
+    HW_ROLLED
+    for (uint32_t fours = count / 4; fours; fours--)
+        MULTIPLY_FOUR(s, a, w);
+    HW_ROLLED
     for (uint32_t ones = count % 4; ones; ones--, a += 2, w += 2)
-        STEP(0)
-#undef STEP
-    sums[0] = s0, sums[1] = s1, sums[2] = s2, sums[3] = s3;
+        multiply_one(s, a, w);
+    sums[0] = s[0], sums[1] = s[1], sums[2] = s[2], sums[3] = s[3];
 }
 
 /* Add the fields of 2 x 2 sums to `totals[filter][pixel]`, or store them the first time, and empty the sums. */
-HW_INLINE void empty_fields(hw_sum sums[4], int first, uint32_t filters, int bits, int pixel_shift, int filter_shift, int32_t totals[][QUAD])
+HW_INLINE void empty_fields(fields f, hw_sum sums[4], int first, int32_t totals[][QUAD])
 {
     for (uint32_t i = 0; i < 4; i++) {
         const uint64_t sum = hw_total(sums[i]);
         sums[i] = (hw_sum){0};
-        for (uint32_t f = 0; f < filters; f++)
+        for (uint32_t n = 0; n < f.filters; n++)
             for (uint32_t p = 0; p < 2; p++) {
-                const uint32_t field = (uint32_t)(sum >> (p * (uint32_t)pixel_shift + f * (uint32_t)filter_shift));
-                const int32_t value = (int32_t)(filters == 1 && p == 1 ? field : field & ((1u << bits) - 1u));
-                int32_t *total = &totals[i / 2 * filters + f][i % 2 * 2 + p];
+                const uint32_t field = (uint32_t)(sum >> (p * (uint32_t)f.pixel_shift + n * (uint32_t)f.filter_shift));
+                const int32_t value = (int32_t)(f.filters == 1 && p == 1 ? field : field & ((1u << f.width) - 1u));
+                int32_t *total = &totals[i / 2 * f.filters + n][i % 2 * 2 + p];
                 *total = first ? value : *total + value;
             }
     }
 }
 
 /* Logits, and quads that reach beyond the last row. */
-static void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t channel, uint32_t rows, const int32_t *totals, const int32_t *centre)
+HW_APART void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t channel, uint32_t rows,
+                            const int32_t *totals, const int32_t *centre)
 {
     for (uint32_t r = 0; r < rows; r++)
         hw_finish(op, index + r * stride, channel, op->bias[channel] + 2 * totals[r] - centre[r]);
 }
 
 /* Write four codes of one channel, `stride` bytes apart. */
-HW_INLINE void finish_codes(uint8_t *code, uint32_t stride, hw_scale scale, int32_t bias, const int32_t *total, const int32_t centre[QUAD], int32_t zero, int32_t max)
+HW_INLINE void finish_codes(uint8_t *code, uint32_t stride, hw_scale scale, int32_t bias, const int32_t *total,
+                            const int32_t centre[QUAD], int32_t zero, int32_t max)
 {
     int32_t a0 = bias + 2 * total[0] - centre[0], a1 = bias + 2 * total[1] - centre[1];
     int32_t a2 = bias + 2 * total[2] - centre[2], a3 = bias + 2 * total[3] - centre[3];
@@ -263,7 +157,8 @@ HW_INLINE void finish_codes(uint8_t *code, uint32_t stride, hw_scale scale, int3
 }
 
 /* Write the outputs of one quad: `count` channels from `o` on. */
-HW_INLINE void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t o, uint32_t count, int32_t totals[][QUAD], const int32_t *centre)
+HW_INLINE void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t o, uint32_t count,
+                           int32_t totals[][QUAD], const int32_t *centre)
 {
     const uint32_t rows = (uint32_t)hw_smaller(t->out_h - y, QUAD), stride = (uint32_t)t->out_w * op->out_c;
     const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o;
@@ -272,19 +167,20 @@ HW_INLINE void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t 
             finish_slowly(op, index + f, stride, o + f, rows, totals[f], centre);
         return;
     }
-    const int32_t centres[QUAD] = {centre[0], centre[1], centre[2], centre[3]}, zero = op->output_zero, max = op->output_max;
+    const int32_t centres[QUAD] = {centre[0], centre[1], centre[2], centre[3]};
+    const int32_t zero = op->output_zero, max = op->output_max;
     const int32_t *multipliers = op->multiplier + o, *shifts = op->shift + o, *biases = op->bias + o;
     uint8_t *code = (uint8_t *)op->output + index;
     for (uint32_t f = 0; f < count; f++, code++)
         finish_codes(code, stride, hw_make_scale(multipliers[f], shifts[f]), biases[f], totals[f], centres, zero, max);
 }
 
-/* One quad times one block of filters; `limit` products fit a field. */
-HW_INLINE void multiply_quad(const tiling *t, const uint32_t *pixels, uint32_t filters, int bits, int pixel_shift, int filter_shift, uint32_t limit, int32_t totals[][QUAD])
+/* One quad times one block of filters. */
+HW_INLINE void multiply_quad(fields f, const tiling *t, const uint32_t *pixels, int32_t totals[][QUAD])
 {
     hw_sum sums[4] = {{0}, {0}, {0}, {0}};
     const uint32_t *weights = t->weights;
-    uint32_t run = 0, start = 0, room = limit;
+    uint32_t run = 0, start = 0, room = f.limit;
     int first = 1;
     while (run < t->runs) {
         const uint32_t left = t->run - start, count = left < room ? left : room;
@@ -299,42 +195,44 @@ HW_INLINE void multiply_quad(const tiling *t, const uint32_t *pixels, uint32_t f
         }
         if (room == 0 || run == t->runs) {
             if (first)
-                empty_fields(sums, 1, filters, bits, pixel_shift, filter_shift, totals);
+                empty_fields(f, sums, 1, totals);
             else
-                empty_fields(sums, 0, filters, bits, pixel_shift, filter_shift, totals);
+                empty_fields(f, sums, 0, totals);
             first = 0;
-            room = limit;
+            room = f.limit;
         }
     }
 }
 
 /* All filters of a group on one packed tile. */
-HW_INLINE void convolve_tile(const hw_op *op, const tiling *t, int32_t y0, int32_t x0, uint32_t first, uint32_t end, uint32_t bits, uint32_t filters, int field_bits, int pixel_shift, int filter_shift, uint32_t limit)
+HW_INLINE void convolve_tile(fields f, const hw_op *op, const tiling *t, int32_t y0, int32_t x0, uint32_t first,
+                             uint32_t end)
 {
-    for (uint32_t o = first; o < end; o += 2 * filters) {
-        const uint32_t count = (uint32_t)hw_smaller((int32_t)(end - o), (int32_t)(2 * filters));
-        expand_block(op, t, o, end - 1, filters, bits, filter_shift);
+    for (uint32_t o = first; o < end; o += 2 * f.filters) {
+        const uint32_t count = end - o < 2 * f.filters ? end - o : 2 * f.filters;
+        expand_block(f, op, t, o, end - 1);
         for (int32_t row = 0; row < t->rows && (y0 + row) * QUAD < t->out_h; row++)
             for (int32_t x = 0; x < t->columns && x0 + x < t->out_w; x++) {
                 int32_t totals[6][QUAD];
                 const uint32_t *pixels = t->pixels + (uint32_t)row * t->row_words + (uint32_t)x * t->column_words;
-                multiply_quad(t, pixels, filters, field_bits, pixel_shift, filter_shift, limit, totals);
+                multiply_quad(f, t, pixels, totals);
                 const int32_t *centre = t->sums + ((uint32_t)row * t->positions + (uint32_t)x) * QUAD;
                 finish_quad(op, t, (y0 + row) * QUAD, x0 + x, o, count, totals, centre);
             }
     }
 }
 
-HW_INLINE void conv2d(const hw_op *op, uint32_t bits, uint32_t filters, int field_bits, int pixel_shift, int filter_shift, uint32_t limit)
+HW_INLINE void conv2d(fields f, const hw_op *op)
 {
     const tiling t = make_tiling(op);
     const uint32_t outputs = op->out_c / op->groups;
-    const int32_t centre = (1 << bits) - 1;
+    const uint32_t scale = (uint32_t)1 << f.pixel_shift;
+    const int32_t centre = (1 << f.bits) - 1;
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y = 0; y * QUAD < t.out_h; y += t.rows)
             for (int32_t x = 0; x < t.out_w; x += t.columns) {
-                pack_tile(op, &t, y, x, group * t.channels, (uint32_t)1 << pixel_shift, centre);
-                convolve_tile(op, &t, y, x, group * outputs, (group + 1) * outputs, bits, filters, field_bits, pixel_shift, filter_shift, limit);
+                pack_tile(op, &t, y, x, group * t.channels, scale, centre);
+                convolve_tile(f, op, &t, y, x, group * outputs, (group + 1) * outputs);
             }
 }
 
@@ -342,7 +240,8 @@ HW_INLINE void conv2d(const hw_op *op, uint32_t bits, uint32_t filters, int fiel
     void hw_conv2d_w##W##a##A(const hw_op *op); \
     void hw_conv2d_w##W##a##A(const hw_op *op) \
     { \
-        conv2d(op, W, FILTERS(W, A), FIELD_BITS(W, A), PIXEL_SHIFT(W, A), FILTER_SHIFT(W, A), LIMIT(W, A)); \
+        const fields f = FIELDS(W, A); \
+        conv2d(f, op); \
     }
 
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)

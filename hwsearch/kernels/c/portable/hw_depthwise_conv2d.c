@@ -10,16 +10,17 @@
 enum { STRETCH = 64 }; /* output pixels at a time, where rows are shorter */
 
 typedef struct stretch {
-    int32_t rows;                  /* output rows at a time */
-    uint32_t in_rows, in_columns;  /* input positions under them, padding included */
-    uint32_t *weights;             /* [groups][kernel_h][kernel_w][2] */
-    uint32_t *codes;               /* [in_rows][in_columns][2] */
-    int32_t *sums;                 /* [rows][out_w][4] */
+    int32_t rows;                 /* output rows at a time */
+    uint32_t in_rows, in_columns; /* input positions under them, padding included */
+    uint32_t *weights;            /* [groups][kernel_h][kernel_w][2] */
+    uint32_t *codes;              /* [in_rows][in_columns][2] */
+    int32_t *sums;                /* [rows][out_w][4] */
 } stretch;
 
 HW_INLINE stretch make_stretch(const hw_op *op)
 {
-    stretch s = {.rows = hw_smaller(hw_larger(STRETCH / op->out_w, 1), op->out_h), .weights = (uint32_t *)(void *)op->scratch};
+    stretch s = {.weights = (uint32_t *)(void *)op->scratch};
+    s.rows = hw_smaller(hw_larger(STRETCH / op->out_w, 1), op->out_h);
     s.in_rows = (uint32_t)(s.rows - 1) * op->stride_h + op->kernel_h;
     s.in_columns = (uint32_t)(op->out_w - 1) * op->stride_w + op->kernel_w;
     s.codes = s.weights + (op->in_c + 3u) / 4u * 2u * op->kernel_h * op->kernel_w;
@@ -97,7 +98,8 @@ HW_INLINE void multiply_tap(int32_t sums[4], const uint32_t *codes, const uint32
 }
 
 /* Sums of one group at `pixels` neighbours of a row. */
-HW_APART void sum_pixels(const hw_op *op, const uint32_t *codes, uint32_t row_words, const uint32_t *weights, int32_t *sums, uint32_t pixels)
+HW_APART void sum_pixels(const hw_op *op, const uint32_t *codes, uint32_t row_words, const uint32_t *weights, int32_t *sums,
+                         uint32_t pixels)
 {
     const uint32_t rows = op->kernel_h, columns = op->kernel_w, step = 2u * op->stride_w;
     HW_ROLLED

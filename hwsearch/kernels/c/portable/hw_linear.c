@@ -5,13 +5,11 @@
  * to match, once. Two filters share each input word.
  *
  * With 2-bit weights and inputs four codes are left in the four bytes, and one multiplication by four inputs in reverse
- * order sums their products in its top byte; 7 such sums fit it.
+ * order sums their products in its top byte. 7 such sums fit it; a stored word has at most 4.
  *
  * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
  */
 #include "hw_portable.h"
-
-enum { BYTE_SUMS = 7 };
 
 /* Inputs as the masked words want them: `lanes` codes a word, lane l from position i + l * n / lanes. Returns their sum. */
 HW_INLINE int32_t arrange(const uint8_t *codes, uint32_t count, uint32_t per_word, uint32_t lanes, uint32_t *words)
@@ -32,7 +30,8 @@ HW_INLINE int32_t arrange(const uint8_t *codes, uint32_t count, uint32_t per_wor
 }
 
 /* Sums of products of two filters. */
-HW_INLINE void multiply_pairs(const uint8_t *first, const uint8_t *second, uint32_t row_bytes, uint32_t stored, uint32_t bits, const uint32_t *words, int32_t sums[2])
+HW_INLINE void multiply_pairs(const uint8_t *first, const uint8_t *second, uint32_t row_bytes, uint32_t stored,
+                              uint32_t bits, const uint32_t *words, int32_t sums[2])
 {
     const uint32_t mask = ((1u << bits) - 1u) * 0x10001u;
     int32_t s0 = 0, s1 = 0;
@@ -47,8 +46,9 @@ HW_INLINE void multiply_pairs(const uint8_t *first, const uint8_t *second, uint3
     sums[0] = s0, sums[1] = s1;
 }
 
-/* The same for 2 x 2 bits, four products in one. A stored word holds at most 4 parts, so a byte is emptied in time. */
-HW_INLINE void multiply_fours(const uint8_t *first, const uint8_t *second, uint32_t row_bytes, uint32_t stored, const uint32_t *words, int32_t sums[2])
+/* The same for 2 x 2 bits, four products in one. */
+HW_INLINE void multiply_fours(const uint8_t *first, const uint8_t *second, uint32_t row_bytes, uint32_t stored,
+                              const uint32_t *words, int32_t sums[2])
 {
     uint32_t s0 = 0, s1 = 0;
     for (uint32_t offset = 0; offset < row_bytes; offset += 4, words += 8 / stored) {

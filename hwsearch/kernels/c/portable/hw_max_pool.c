@@ -4,7 +4,8 @@
 void hw_max_pool(const hw_op *op);
 
 /* One output pixel from a window of `rows` x `columns` codes inside the input. */
-HW_INLINE void max_pixel(const uint8_t *window, uint32_t rows, uint32_t columns, uint32_t row_codes, uint32_t channels, uint8_t *output)
+HW_INLINE void max_pixel(const uint8_t *window, uint32_t rows, uint32_t columns, uint32_t row_codes, uint32_t channels,
+                         uint8_t *output)
 {
     const uint32_t whole = channels % 4 == 0 ? channels : 0, next_row = row_codes - columns * channels;
     for (uint32_t c = 0; c < whole; c += 4) {

@@ -147,6 +147,7 @@ HW_INLINE int32_t hw_dual_multiply_add(int32_t sum, uint32_t a, uint32_t b)
 /* A 64-bit sum of 32-bit products. Arm compilers keep it in one instruction only if they are told to: written in C, sums
  * of several products are reordered into separate multiplications and additions, three times as slow. */
 #if defined(__arm__) && defined(__GNUC__) && (!defined(__thumb__) || defined(__thumb2__))
+#define HW_UMLAL
 typedef struct hw_sum {
     uint32_t low, high;
 } hw_sum;
