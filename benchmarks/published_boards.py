@@ -206,7 +206,7 @@ def _l4r5_header(stack: str, supply: str, library: dict[str, Any], text: str, er
         "counter": {"unit": "cycles"},
         "power": {
             "active_mw": round(float(np.mean(powers)), 1),
-            "source": f"mean rail power of {stack} on this board, MLPerf Tiny {rounds}: {min(powers):.1f} to {max(powers):.1f} mW",
+            "source": f"mean rail power of {stack} on it, MLPerf Tiny {rounds}: {min(powers):.1f} to {max(powers):.1f} mW",
         },
         "library": library,
         "validity": {"relative_error": _worst(errors), "text": text},
@@ -257,12 +257,12 @@ def tflite() -> Profile:
         rows.append(_at_8_bits(op, 1e3 * low, 1e3 * float(op_turns(op) @ fit.costs), 1e3 * high, "tflite"))
     text = (
         f"Microseconds per layer, per product of convolutions and of depthwise ones, and per output, fitted to {len(fit.names)} "
-        f"published int8 networks (MobileNetV1, EfficientNet-lite; 14 million to 2.6 thousand million products). Each network "
+        "published int8 networks (MobileNetV1, EfficientNet-lite; 14 million to 2.6 thousand million products). Each network "
         f"predicted by all others: worst {100 * np.abs(errors).max():.1f} %, mean {100 * np.abs(errors).mean():.1f} %; "
-        f"each family by the other: worst {100 * np.abs(by_family).max():.1f} %. An operation's interval (count_p05 to count_p95) "
-        f"holds every cost that meets all networks within {tolerance:.0%}. MLPerf Tiny's networks lie below the fit's range, where the "
-        f"cost per layer decides: another stack on this board (LEIP, not in the fit) took {_tiny_ratios(fit)} what is "
-        f"predicted at int8. float32 has no rows: a search chooses integer widths of 8 bits or less, and the same form fits the "
+        f"each family by the other: worst {100 * np.abs(by_family).max():.1f} %. An operation's interval (count_p05 to "
+        f"count_p95) holds every cost that meets all networks within {tolerance:.0%}. MLPerf Tiny's networks lie below the fit's "
+        f"range, where the cost per layer decides: another stack on this board (LEIP, not in the fit) took {_tiny_ratios(fit)} what "
+        f"is predicted at int8. float32 has no rows: a search chooses integer widths of 8 bits or less, and the same form fits the "
         f"published float32 networks to {_percent(real.errors())} only (left out: worst {_percent(real.left_out())}, by family "
         f"{_percent(real.left_out(family_of))}); they stand in networks.csv as whole networks. {MEMORY}"
     )
@@ -382,11 +382,9 @@ def section(profile: Profile) -> str:
     """One profile's table."""
     spans = sorted((row.high - row.low) / (2 * row.point) for row in profile.rows)
     lines = [
-        f"## {profile.name}",
-        "",
+        f"## {profile.name}\n",
         f"{len(profile.rows)} rows; half width of their intervals: median {100 * spans[len(spans) // 2]:.0f} %, "
-        f"widest {100 * spans[-1]:.0f} %. {profile.header['validity']['text']}",
-        "",
+        f"widest {100 * spans[-1]:.0f} %. {profile.header['validity']['text']}\n",
         "| network | precision | published ms | mJ | predicted when left out, ms | error |",
         "| --- | --- | --- | --- | --- | --- |",
     ]

@@ -34,6 +34,8 @@ RayAddress = Annotated[str | None, typer.Option(help="Ray cluster (host:port) to
 ProfileName = Annotated[str, typer.Option(help="Hardware profile: a name or a folder.")]
 SpaceName = Annotated[str, typer.Option(help="Search space: a name or a TOML file.")]
 
+Widen = Annotated[bool, typer.Option("--widen", help="Run widths that a profile lacks at the next wider one it has.")]
+
 
 def main() -> None:
     """Entry point: errors a user can mend become one sentence and an exit code."""
@@ -216,19 +218,38 @@ def spaces(name: Annotated[str | None, typer.Argument(help="Show this one.")] = 
 @app.command()
 def cost(
     space: SpaceName,
-    profile: ProfileName,
+    profile: Annotated[list[str], typer.Option(help="Hardware profile: a name or a folder; several stand side by side.")],
     bits: Annotated[str, typer.Option(help="Uniform precision such as w4a8, or op=w4a8,op=… for each op.")],
+    widen: Widen = False,
     as_json: Json = False,
 ) -> None:
-    """Price an assignment, op by op."""
+    """Price an assignment, op by op, on one device or on several side by side."""
     from hwsearch.graph.space import load_space, network_for_space
-    from hwsearch.hardware.cost_model import CostModel
     from hwsearch.hardware.profile import load_profile
+    from hwsearch.service.pricing import compare
 
+    devices = [load_profile(name) for name in profile]
     loaded = load_space(space, network_for_space(space))
-    costs = CostModel(loaded.network, load_profile(profile))
-    record = views.cost_record(loaded, costs, bits)
-    _emit(record, views.cost_text(record), as_json)
+    records = compare(loaded, devices, views.read_bits(loaded, bits), wider=widen)
+    if len(records) > 1:
+        _emit({"profiles": records}, views.comparison_text(records), as_json)
+    else:
+        only = {key: value for key, value in records[0].items() if key not in ("profile", "uncertainty")}
+        _emit(only, views.cost_text(only), as_json)
+
+
+@app.command()
+def price(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a finished search, or its front.json.")],
+    profile: ProfileName,
+    widen: Widen = False,
+    as_json: Json = False,
+) -> None:
+    """Price a finished front on another device, without training."""
+    from hwsearch.service.pricing import price_run
+
+    record, text = price_run(run, profile, wider=widen)
+    _emit(record, text, as_json)
 
 
 @app.command()

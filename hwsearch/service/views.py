@@ -172,8 +172,7 @@ def spaces_text(records: list[Record], *, whole: bool) -> str:
     )
 
 
-def cost_record(space: SearchSpace, costs: CostModel, bits: str) -> Record:
-    assignment = _assignment(space, bits)
+def cost_record(space: SearchSpace, costs: CostModel, assignment: BitAssignment) -> Record:
     total = costs.price(assignment)
     prices = costs.breakdown(assignment)
     ops = [
@@ -195,7 +194,8 @@ def cost_record(space: SearchSpace, costs: CostModel, bits: str) -> Record:
     return asdict(total) | {"provenance": costs.provenance(prices), "ops": ops}
 
 
-def _assignment(space: SearchSpace, bits: str) -> BitAssignment:
+def read_bits(space: SearchSpace, bits: str) -> BitAssignment:
+    """A uniform precision, or `op=precision,...`."""
     if "=" not in bits:
         return space.uniform(Precision.parse(bits))
     assignment = BitAssignment.from_key(bits)
@@ -222,3 +222,21 @@ def cost_text(record: Record) -> str:
         f"{record['flash_bytes'] / 1024:.1f} KB flash, {record['ram_bytes'] / 1024:.1f} KB RAM; {shares}"
     )
     return _table("", columns, rows) + "\n" + total
+
+
+def comparison_text(records: list[Record]) -> str:
+    """Milliseconds of each operation per device; a precision stands beside them where a device runs another one."""
+    rows = []
+    for own in zip(*(record["ops"] for record in records), strict=True):
+        precision = own[0]["precision"]
+        cells = [_ms(op["latency_us"]) + (f" ({op['precision']})" if op["precision"] != precision else "") for op in own]
+        rows.append([own[0]["name"], own[0]["kind"], own[0]["out_shape"], precision, *cells])
+    totals = [
+        ("total ms", [f"{_ms(r['latency_us'])} ±{100 * r['uncertainty']:.0f} %" for r in records]),
+        ("uJ (power x time)", [f"{r['energy_uj']:.1f}" for r in records]),
+        ("flash KB", [f"{r['flash_bytes'] / 1024:.1f}" for r in records]),
+        ("RAM KB", [f"{r['ram_bytes'] / 1024:.1f}" for r in records]),
+        ("from", [", ".join(f"{kind} {100 * share:.0f} %" for kind, share in r["provenance"].items()) for r in records]),
+    ]
+    rows += [[name, "", "", "", *cells] for name, cells in totals]
+    return _table("", ["op", "kind", "out", "precision", *(record["profile"] for record in records)], rows)
