@@ -261,8 +261,8 @@ def tflite() -> Profile:
         f"predicted by all others: worst {100 * np.abs(errors).max():.1f} %, mean {100 * np.abs(errors).mean():.1f} %; "
         f"each family by the other: worst {100 * np.abs(by_family).max():.1f} %. An operation's interval (count_p05 to "
         f"count_p95) holds every cost that meets all networks within {tolerance:.0%}. MLPerf Tiny's networks lie below the fit's "
-        f"range, where the cost per layer decides: another stack on this board (LEIP, not in the fit) took {_tiny_ratios(fit)} what "
-        f"is predicted at int8. float32 has no rows: a search chooses integer widths of 8 bits or less, and the same form fits the "
+        f"range, where the cost per layer decides: another stack on this board (LEIP, not in the fit) took {_tiny_ratios(fit)} "
+        f"what is predicted at int8. float32 has no rows: a search chooses integers of up to 8 bits, and the same form fits the "
         f"published float32 networks to {_percent(real.errors())} only (left out: worst {_percent(real.left_out())}, by family "
         f"{_percent(real.left_out(family_of))}); they stand in networks.csv as whole networks. {MEMORY}"
     )

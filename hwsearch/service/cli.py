@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwsearch.errors import HwsearchError
+from hwsearch.errors import HwsearchError, JobError
 from hwsearch.service import views
 
 if TYPE_CHECKING:
@@ -193,16 +193,27 @@ def verify(
 
 
 @app.command()
-def profiles(name: Annotated[str | None, typer.Argument(help="Show this one.")] = None, as_json: Json = False) -> None:
+def profiles(
+    name: Annotated[str | None, typer.Argument(help="Show this one.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also draw it to an .svg or .html file: where low bits pay.")] = None,
+    as_json: Json = False,
+) -> None:
     """List the hardware profiles, or show one."""
     from hwsearch.hardware.profile import list_profiles, load_profile
 
     if name is None:
+        if picture is not None:
+            raise JobError("A picture must be of one profile, but none is named; run hwsearch profiles NAME --picture FILE.")
         records = [views.profile_record_or_fault(found) for found in list_profiles()]
         _emit(records, views.profiles_text(records), as_json)
-    else:
-        record = views.profile_record(load_profile(name)) | {"ops": views.profile_ops(load_profile(name))}
-        _emit(record, views.profile_text(record), as_json)
+        return
+    profile = load_profile(name)
+    if picture is not None:
+        from hwsearch.service.profile_picture import write_picture
+
+        write_picture(profile, picture)
+    record = views.profile_record(profile) | views.profile_details(profile)
+    _emit(record, views.profile_text(record), as_json)
 
 
 @app.command()

@@ -99,6 +99,7 @@ def profile_record(profile: HardwareProfile) -> Record:
         "rows": len(profile.measurements),
         "provenance": counts,
         "validity": profile.validity.text,
+        "relative_error": profile.validity.relative_error,
     }
 
 
@@ -107,17 +108,21 @@ def profile_record_or_fault(name: str) -> Record:
     try:
         return profile_record(load_profile(name))
     except ProfileError as fault:
-        return {"name": name, "core": "", "clock_hz": 0, "rows": 0, "provenance": {}, "validity": "", "fault": str(fault)}
+        nothing = {"core": "", "clock_hz": 0, "rows": 0, "provenance": {}, "validity": "", "relative_error": 0.0}
+        return {"name": name, **nothing, "fault": str(fault)}
 
 
 def profiles_text(records: list[Record]) -> str:
     rows = [
-        [r["name"], r["core"], f"{r['clock_hz'] / 1e6:.0f}", str(r["rows"]), _counts_text(r["provenance"])]
+        [
+            r["name"], r["core"], f"{r['clock_hz'] / 1e6:.0f}", str(r["rows"]), _counts_text(r["provenance"]),
+            f"±{100 * r['relative_error']:.0f} %",
+        ]
         for r in records
         if "fault" not in r
-    ]
+    ]  # fmt: skip
     faults = [f"{r['name']}: {r['fault']}" for r in records if "fault" in r]
-    return "\n".join([_table("", ["profile", "core", "MHz", "rows", "provenance"], rows), *faults])
+    return "\n".join([_table("", ["profile", "core", "MHz", "rows", "provenance", "stated error"], rows), *faults])
 
 
 def _counts_text(counts: dict[str, int]) -> str:
@@ -136,13 +141,32 @@ def profile_ops(profile: HardwareProfile) -> list[Record]:
     ]
 
 
+def profile_details(profile: HardwareProfile) -> Record:
+    """What is shown of one profile alone."""
+    networks = [asdict(network) | {"left_out_error": network.left_out_error} for network in profile.networks]
+    return {"ops": profile_ops(profile)} | ({"networks": networks} if networks else {})
+
+
 def profile_text(record: Record) -> str:
     head = [
         f"{record['name']}: {record['core']} at {record['clock_hz'] / 1e6:.0f} MHz, {record['rows']} rows",
         f"validity: {record['validity']}",
     ]
     rows = [[op["op"], op["precision"], str(op["rows"]), f"{op['mean_latency_us']:.1f}"] for op in record["ops"]]
-    return "\n".join([*head, _table("", ["op", "precision", "rows", "mean us"], rows)])
+    return "\n".join([*head, _table("", ["op", "precision", "rows", "mean us"], rows), *_networks_text(record)])
+
+
+def _networks_text(record: Record) -> list[str]:
+    """Whole networks as they were published, if the profile has some."""
+    rows = [
+        [
+            n["network"], n["precision"], _ms(n["latency_us"]), f"{n['energy_uj'] / 1000:.3f}", _ms(n["left_out_us"]),
+            f"{100 * n['left_out_error']:+.1f}",
+        ]
+        for n in record.get("networks", [])
+    ]  # fmt: skip
+    columns = ["published network", "precision", "ms", "mJ", "predicted when left out, ms", "error %"]
+    return [_table("", columns, rows)] if rows else []
 
 
 def space_record(space: SearchSpace) -> Record:
