@@ -229,9 +229,7 @@ def _rise(gates: Gates, saliency: Table, excess: Excess) -> Gates:
     return replace(gates, values=values)
 
 
-def _payer(
-    levels: Levels, gate: tuple[int, int], saliency: Table, excess: Excess, moved: set[tuple[int, int]]
-) -> int | None:
+def _payer(levels: Levels, gate: tuple[int, int], saliency: Table, excess: Excess, moved: set[tuple[int, int]]) -> int | None:
     """Who pays for a rise: the unit itself if there is room, else the least salient unit that makes room; None if no one can."""
     column, unit = gate
     limit = saliency[gate] / EXCHANGE_GAIN

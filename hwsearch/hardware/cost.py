@@ -72,7 +72,7 @@ def parse_quantity(text: str, dimension: str, field: str) -> float:
     if match is None or match[2] not in units:
         raise BudgetError(
             f"Budget {field!r} must be a number with one of the units {', '.join(units)}, but found {text!r}; "
-            f"write for example {field}=\"10{list(units)[1]}\"."
+            f'write for example {field}="10{list(units)[1]}".'
         )
     return float(match[1]) * units[match[2]]
 
@@ -126,6 +126,7 @@ class Budget:
         The one place that compares a cost with a budget: the search's constraint, the finalizer's test,
         the report and the error message all come from here.
         """
+
         def spent(limit: str) -> float:
             side = cost.mean if limit.startswith("mean_") else cost.worst
             return float(getattr(side, limit.removeprefix("mean_")))

@@ -12,7 +12,6 @@ from hwsearch.kernels.integer_network import Int32, OpConstants, StoredWeights
 
 _SPREAD = 40.0
 """Standard deviation of outputs in codes before clamping: some saturate, most do not."""
-_LARGEST_FACTOR = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +70,7 @@ def _random_weights(op: Op, bits: int, random: np.random.Generator) -> StoredWei
 
 
 def _factors(op: Op, precision: Precision) -> list[float]:
-    """Real factors from accumulator to output code that spread the outputs over 8 bits.
-
-    With weights they stay below 1/4, as in trained networks, where an output code is worth many units of the accumulator: larger
-    ones need a shift of 32 or less, which takes a few cycles more per output.
-    """
+    """Real factors from accumulator to output code that spread the outputs over 8 bits."""
     codes = 2**precision.activation_bits
     if op.kind is OpKind.ADD:
         return [128 / codes, 96 / codes]
@@ -84,8 +79,7 @@ def _factors(op: Op, precision: Precision) -> list[float]:
     if op.kind is OpKind.REQUANTIZE:
         return [255 / codes]
     deviation = math.sqrt(op.reduction) * (2**precision.weight_bits / math.sqrt(3)) * (codes / math.sqrt(3))
-    largest = min(_SPREAD / deviation, _LARGEST_FACTOR)
-    return [largest / (1 + channel / (4 * op.out_channels)) for channel in range(op.out_channels)]
+    return [_SPREAD / deviation * (1 + channel / (4 * op.out_channels)) for channel in range(op.out_channels)]
 
 
 def _constants(op: Op, factors: list[float], bias: int, zeros: tuple[int, ...]) -> OpConstants:

@@ -136,11 +136,9 @@ def _time_all(target: Target, works: Sequence[Work], workers: int | None, progre
     allowed = target.workers or os.cpu_count() or 1
     count = min(workers or allowed, allowed)
     results: dict[int, Timed] = {}
-    started = time.monotonic()
     for indices, timed in _run_chunks(target, works, chunks, count):
         results.update(zip(indices, timed, strict=True))
-        left = (time.monotonic() - started) / len(results) * (len(works) - len(results))
-        progress(len(results), len(works), f"{left:.0f} s left")
+        progress(len(results), len(works))
     return [results[index] for index in range(len(works))]
 
 

@@ -89,6 +89,7 @@ def selection(symbols: Sequence[str]) -> Path:
     text = "".join(f"#define HW_USE_{symbol}\n" for symbol in sorted(symbols))
     return in_cache("selected", text.encode(), "hw_selected.h").parent
 
+
 Place = Callable[[bytes], int]
 
 

@@ -61,6 +61,12 @@ def fold_model(
     up to whole logit units of its entry, which decides for every logit as the real threshold would.
     """
     _check_policy(menu, statistics, thresholds, gate)
+    reads = (supernet.input_quantizer.step, supernet.input_quantizer.zero)
+    if gate is not None and (gate.input_step, gate.input_zero) != reads:
+        raise SpaceError(
+            f"A gate must read the codes that its model reads (step, zero = {reads}), but reads ({gate.input_step}, "
+            f"{gate.input_zero}); fit it with the supernet's input quantizer."
+        )
     stored_bits = menu.stored_bits(supernet.network)
     stored = {name: stored_weights(supernet, supernet.network[name], bits) for name, bits in stored_bits.items()}
     entries = tuple(

@@ -7,7 +7,6 @@ that speaks Optuna. Samplers are chosen by measurement: TPE is better up to some
 """
 
 import hashlib
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -40,8 +39,6 @@ from hwsearch.tasks.task import Task
 
 MOST_TPE_TRIALS = 500
 NSGA2_POPULATION = 50
-MIN_PACED_TRIALS = 5
-"""Trials after which their pace foretells the end."""
 
 
 def search(
@@ -177,7 +174,6 @@ class _Trials:
     def run(self, study: optuna.Study, n_trials: int, batch: int) -> None:
         distributions = _distributions(parameters(self._space))
         builder = MenuBuilder(self._space, self._costs, self._sensitivities(), self._budget)
-        self._report.begin_trials()
         for start in range(0, n_trials, batch):
             asked = [study.ask(distributions) for _ in range(min(batch, n_trials - start))]
             self._finish([trial for trial in asked if not self._is_known(trial)], builder)
@@ -206,7 +202,7 @@ class _Trials:
                 f"{record.params.get(different)!r} and is now {trial.params[different]!r}; "
                 "resume with the versions that began it."
             )
-        self._report.finished(record, new=False)
+        self._report.finished(record)
         return True
 
     def _finish(self, asked: Sequence[optuna.Trial], builder: MenuBuilder) -> None:
@@ -223,7 +219,7 @@ class _Trials:
 
     def _add(self, record: TrialRecord) -> None:
         self._journal.add(record)
-        self._report.finished(record, new=True)
+        self._report.finished(record)
 
     def _plan(self, number: int, params: Mapping[str, Any], builder: MenuBuilder) -> _Plan:
         menu, shape = builder.menu(read_proposal(self._space, params))
@@ -293,27 +289,22 @@ class _LazyPool:
 
 
 class _Report:
-    """Progress with the front so far and the time that is left, by the pace of the trials that were not in the journal."""
+    """Progress with the front so far."""
 
     def __init__(self, n_trials: int, progress: Progress) -> None:
         self._n_trials = n_trials
         self._progress = progress
-        self._done = self._new = 0
+        self._done = 0
         self._points: list[FrontPoint] = []
-        self._began = time.monotonic()
 
     def say(self, note: str) -> None:
         self._progress(self._done, self._n_trials, note)
 
-    def begin_trials(self) -> None:
-        self._began = time.monotonic()
-
-    def finished(self, record: TrialRecord, *, new: bool) -> None:
+    def finished(self, record: TrialRecord) -> None:
         self._done += 1
-        self._new += new
         if record.point is not None and record.is_feasible:
             self._points = list(non_dominated([*self._points, record.point]))
-        self.say(self._front() + self._left())
+        self.say(self._front())
 
     def _front(self) -> str:
         if not self._points:
@@ -321,12 +312,6 @@ class _Report:
         first, last = self._points[0], self._points[-1]
         ends = [f"{100 * point.accuracy:.1f} % at {point.cost.mean.latency_us / 1e3:.3g} ms" for point in (first, last)]
         return f"front of {len(self._points)}: {' to '.join(dict.fromkeys(ends))}"
-
-    def _left(self) -> str:
-        if self._new < MIN_PACED_TRIALS:
-            return ""
-        seconds = (time.monotonic() - self._began) / self._new * (self._n_trials - self._done)
-        return f", {seconds:.0f} s left"
 
 
 def _header(

@@ -127,9 +127,7 @@ def test_an_unreachable_budget_is_refused_before_anything_trains(
     assert not steps
 
 
-def test_notes_tell_how_far_the_result_is_from_the_integer_programmes_bound(
-    run: Finalize, point_of: PointOf
-) -> None:
+def test_notes_tell_how_far_the_result_is_from_the_integer_programmes_bound(run: Finalize, point_of: PointOf) -> None:
     notes = run(point_of(PolicyKind.STATIC, "w4a4"), Budget()).notes
     own, bound = map(float, re.findall(r"[+-]\d\.\d{4}", notes["integer_programme"]))
     assert bound <= own

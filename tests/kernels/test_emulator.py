@@ -73,6 +73,7 @@ uint32_t touch(const volatile uint32_t *words, uint32_t n, uint32_t passes)
 }
 """
 
+
 @pytest.fixture(scope="module")
 def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("image")

@@ -33,9 +33,7 @@ def head(prefix: str, source: str, exit_name: str) -> tuple[Op, Op]:
         name=f"{prefix}pool", kind=OpKind.AVG_POOL, inputs=(source,), in_shape=(4, 6, 6), out_shape=(4, 2, 2),
         kernel=(3, 3), stride=(3, 3), exit=exit_name,
     )  # fmt: skip
-    fc = Op(
-        name=f"{prefix}fc", kind=OpKind.LINEAR, inputs=(pool.name,), in_shape=(4, 2, 2), out_shape=(CLASSES,), exit=exit_name
-    )
+    fc = Op(name=f"{prefix}fc", kind=OpKind.LINEAR, inputs=(pool.name,), in_shape=(4, 2, 2), out_shape=(CLASSES,), exit=exit_name)
     return pool, fc
 
 

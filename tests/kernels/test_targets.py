@@ -138,6 +138,20 @@ def test_narrow_precisions_are_faster_on_the_cortex_m4() -> None:
     assert middle < 0.75 * wide and narrow < middle
 
 
+@pytest.mark.parametrize("kind", [kind for kind in SHAPES if kind not in (OpKind.ADD, OpKind.MAX_POOL)])
+def test_every_shift_costs_the_same(kind: OpKind) -> None:
+    """A row of the table holds for every model: which shifts its folding chooses changes no latency."""
+    precision = Precision(4 if kind.has_weights else 0, 4)
+    case = random_case(SHAPES[kind][0], precision, precision.weight_bits, seed=9)
+    timings = []
+    for shift in (27, 32, 33, 38):
+        constants = replace(case.constants, shift=np.full_like(case.constants.shift, shift))
+        shifted = replace(case, constants=constants)
+        check(EMULATED, shifted)
+        timings.append(EMULATED.time(shifted).median)
+    assert max(timings) <= 1.002 * min(timings)
+
+
 def test_waiting_for_flash_costs_time_and_changes_no_result() -> None:
     case = random_case(SHAPES[OpKind.LINEAR][0], Precision(8, 8), 8, seed=7)
     without = EmulatorTarget(compiler=EMULATED.compiler, flash=NO_WAIT).time(case)

@@ -1,5 +1,7 @@
 """Folding: the integer model computes what was trained. Torch, numpy and the fake-quantized pass are compared."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -182,3 +184,13 @@ def test_statistics_that_miss_an_operation_are_refused(everything):
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=BitAssignment(widest(space))),))
     with pytest.raises(Exception, match="statistics must cover stem"):
         fold_model(supernet, menu, [{}])
+
+
+def test_a_gate_that_reads_other_codes_is_refused(everything):
+    task, space, supernet = everything
+    alone = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=widest(space)),))
+    statistics = estimate_statistics(supernet, widest(space), task.train.images)
+    gate = replace(fold_model(supernet, alone, [statistics]), input_zero=0)
+    menu = Menu(kind=PolicyKind.GATE, entries=(MenuEntry(assignment=narrowest(space)), MenuEntry(assignment=widest(space))))
+    with pytest.raises(SpaceError, match="must read the codes that its model reads"):
+        fold_model(supernet, menu, [statistics, statistics], gate=gate)

@@ -133,7 +133,7 @@ def test_progress_says_how_far_it_is_and_what_the_front_is(static_problem: Any) 
     told: list[tuple[int, int, str]] = []
     static_problem.search(n_trials=10, seed=0, progress=lambda done, total, note="": told.append((done, total, note)))
     assert [done for done, _, _ in told] == list(range(11))
-    assert told[-1][2].startswith("front of ") and told[-1][2].endswith("0 s left")
+    assert told[-1][2].startswith("front of ")
 
 
 def test_beyond_tpes_reach_another_sampler_serves(

@@ -132,7 +132,7 @@ HW_INLINE void empty_fields(fields f, hw_sum sums[4], int first, int32_t totals[
     }
 }
 
-/* Logits, and quads that reach beyond the last row. */
+/* Logits, quads that reach beyond the last row, and accumulators that may exceed their limit. */
 HW_APART void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t channel, uint32_t rows,
                             const int32_t *totals, const int32_t *centre)
 {
@@ -140,16 +140,32 @@ HW_APART void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, ui
         hw_finish(op, index + r * stride, channel, op->bias[channel] + 2 * totals[r] - centre[r]);
 }
 
+/* What one output channel's sums become codes with. */
+typedef struct channel {
+    hw_scale scale;
+    int32_t bias;
+    int saturates;
+} channel;
+
+HW_APART channel make_channel(const hw_op *op, uint32_t reach, uint32_t o)
+{
+    channel c = {.bias = op->bias[o]};
+    if (op->multiplier) {
+        c.scale = hw_make_scale(op->multiplier[o], op->shift[o]);
+        c.saturates = reach + hw_magnitude(c.bias) > (uint32_t)c.scale.limit;
+    }
+    return c;
+}
+
 /* Write four codes of one channel, `stride` bytes apart. */
-HW_INLINE void finish_codes(uint8_t *code, uint32_t stride, hw_scale scale, int32_t bias, const int32_t *total,
+HW_INLINE void finish_codes(uint8_t *code, uint32_t stride, const channel *c, const int32_t *total,
                             const int32_t centre[QUAD], int32_t zero, int32_t max)
 {
-    int32_t a0 = bias + 2 * total[0] - centre[0], a1 = bias + 2 * total[1] - centre[1];
-    int32_t a2 = bias + 2 * total[2] - centre[2], a3 = bias + 2 * total[3] - centre[3];
-    if (scale.left) {
-        a0 = hw_raised(a0, scale), a1 = hw_raised(a1, scale);
-        a2 = hw_raised(a2, scale), a3 = hw_raised(a3, scale);
-    }
+    const hw_scale scale = c->scale;
+    int32_t a0 = c->bias + 2 * total[0] - centre[0], a1 = c->bias + 2 * total[1] - centre[1];
+    int32_t a2 = c->bias + 2 * total[2] - centre[2], a3 = c->bias + 2 * total[3] - centre[3];
+    a0 = hw_shifted(a0, scale), a1 = hw_shifted(a1, scale);
+    a2 = hw_shifted(a2, scale), a3 = hw_shifted(a3, scale);
     code[0] = hw_code(a0, scale, zero, max), code += stride;
     code[0] = hw_code(a1, scale, zero, max), code += stride;
     code[0] = hw_code(a2, scale, zero, max), code += stride;
@@ -158,7 +174,7 @@ HW_INLINE void finish_codes(uint8_t *code, uint32_t stride, hw_scale scale, int3
 
 /* Write the outputs of one quad: `count` channels from `o` on. */
 HW_INLINE void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t o, uint32_t count,
-                           int32_t totals[][QUAD], const int32_t *centre)
+                           const channel *channels, int32_t totals[][QUAD], const int32_t *centre)
 {
     const uint32_t rows = (uint32_t)hw_smaller(t->out_h - y, QUAD), stride = (uint32_t)t->out_w * op->out_c;
     const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o;
@@ -169,10 +185,12 @@ HW_INLINE void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t 
     }
     const int32_t centres[QUAD] = {centre[0], centre[1], centre[2], centre[3]};
     const int32_t zero = op->output_zero, max = op->output_max;
-    const int32_t *multipliers = op->multiplier + o, *shifts = op->shift + o, *biases = op->bias + o;
     uint8_t *code = (uint8_t *)op->output + index;
     for (uint32_t f = 0; f < count; f++, code++)
-        finish_codes(code, stride, hw_make_scale(multipliers[f], shifts[f]), biases[f], totals[f], centres, zero, max);
+        if (channels[f].saturates)
+            finish_slowly(op, index + f, stride, o + f, rows, totals[f], centre);
+        else
+            finish_codes(code, stride, channels + f, totals[f], centres, zero, max);
 }
 
 /* One quad times one block of filters. */
@@ -210,6 +228,9 @@ HW_INLINE void convolve_tile(fields f, const hw_op *op, const tiling *t, int32_t
 {
     for (uint32_t o = first; o < end; o += 2 * f.filters) {
         const uint32_t count = end - o < 2 * f.filters ? end - o : 2 * f.filters;
+        channel channels[6];
+        for (uint32_t i = 0; i < count; i++)
+            channels[i] = make_channel(op, t->reach, o + i);
         expand_block(f, op, t, o, end - 1);
         for (int32_t row = 0; row < t->rows && (y0 + row) * QUAD < t->out_h; row++)
             for (int32_t x = 0; x < t->columns && x0 + x < t->out_w; x++) {
@@ -217,14 +238,14 @@ HW_INLINE void convolve_tile(fields f, const hw_op *op, const tiling *t, int32_t
                 const uint32_t *pixels = t->pixels + (uint32_t)row * t->row_words + (uint32_t)x * t->column_words;
                 multiply_quad(f, t, pixels, totals);
                 const int32_t *centre = t->sums + ((uint32_t)row * t->positions + (uint32_t)x) * QUAD;
-                finish_quad(op, t, (y0 + row) * QUAD, x0 + x, o, count, totals, centre);
+                finish_quad(op, t, (y0 + row) * QUAD, x0 + x, o, count, channels, totals, centre);
             }
     }
 }
 
 HW_INLINE void conv2d(fields f, const hw_op *op)
 {
-    const tiling t = make_tiling(op);
+    const tiling t = make_tiling(op, f.bits);
     const uint32_t outputs = op->out_c / op->groups;
     const uint32_t scale = (uint32_t)1 << f.pixel_shift;
     const int32_t centre = (1 << f.bits) - 1;

@@ -124,7 +124,7 @@ HW_APART void sum_pixels(const hw_op *op, const uint32_t *codes, uint32_t row_wo
 }
 
 /* Write one channel of `pixels` pixels, from every fourth sum. */
-HW_APART void finish_channel(const hw_op *op, uint32_t index, uint32_t c, const int32_t *sums, uint32_t pixels)
+HW_APART void finish_channel(const hw_op *op, uint32_t bits, uint32_t index, uint32_t c, const int32_t *sums, uint32_t pixels)
 {
     const uint32_t stride = op->out_c;
     const int32_t bias = op->bias[c], zero = op->output_zero, max = op->output_max;
@@ -134,13 +134,14 @@ HW_APART void finish_channel(const hw_op *op, uint32_t index, uint32_t c, const 
         return;
     }
     const hw_scale scale = hw_make_scale(op->multiplier[c], op->shift[c]);
+    const uint32_t reach = hw_reach((uint32_t)op->kernel_h * op->kernel_w, bits) + hw_magnitude(bias);
     uint8_t *output = (uint8_t *)op->output + index + c;
-    if (scale.left)
+    if (reach > (uint32_t)scale.limit)
         for (; pixels; pixels--, sums += 4, output += stride)
             *output = hw_code(hw_raised(bias + *sums, scale), scale, zero, max);
     else
         for (; pixels; pixels--, sums += 4, output += stride)
-            *output = hw_code(bias + *sums, scale, zero, max);
+            *output = hw_code(hw_shifted(bias + *sums, scale), scale, zero, max);
 }
 
 HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
@@ -158,7 +159,7 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
                 sum_pixels(op, codes, 2 * s.in_columns, weights, s.sums + 4 * r * out_w, out_w);
             }
             for (uint32_t i = 0; i < 4 && c + i < channels; i++)
-                finish_channel(op, index, c + i, s.sums + i, rows * out_w);
+                finish_channel(op, bits, index, c + i, s.sums + i, rows * out_w);
         }
     }
 }

@@ -49,7 +49,8 @@ HW_INLINE uint8_t hw_clamped(int32_t value, int32_t max)
  *
  * Shifts lie in 1 .. 51, and multipliers in 2^30 .. 2^31 - 1 unless the shift is 51. Above 32 the rounding term has no
  * low word, so the product's high word is enough. A smaller shift is raised to 33 by shifting the accumulator left; where
- * it would overflow, so would the code, whatever the accumulator. */
+ * it would overflow, so would the code, whatever the accumulator. `limit` is the largest that does not, and whether any
+ * can exceed it is known before: all shifts cost the same. */
 typedef struct hw_scale {
     int32_t multiplier, shift, half, left, limit;
 } hw_scale;
@@ -60,12 +61,23 @@ HW_INLINE hw_scale hw_make_scale(int32_t multiplier, int32_t shift)
     return (hw_scale){multiplier, right, (int32_t)1 << (right - 1), left, INT32_MAX >> left};
 }
 
-/* The accumulator as hw_code takes it. */
+HW_INLINE uint32_t hw_magnitude(int32_t value) { return value < 0 ? 0u - (uint32_t)value : (uint32_t)value; }
+
+/* Bound on the magnitude of a sum of `count` products, which the catalogue keeps below 2^30. */
+HW_INLINE uint32_t hw_reach(uint32_t count, uint32_t bits)
+{
+    const uint32_t largest = 255u * ((1u << bits) - 1u);
+    return count < (1u << 30) / largest ? count * largest : 1u << 30;
+}
+
+/* The accumulator as hw_code takes it; hw_shifted is enough for one within the limit. */
+HW_INLINE int32_t hw_shifted(int32_t accumulator, hw_scale scale) { return (int32_t)((uint32_t)accumulator << scale.left); }
+
 HW_INLINE int32_t hw_raised(int32_t accumulator, hw_scale scale)
 {
     if (accumulator > scale.limit)
         return INT32_MAX;
-    return accumulator < -scale.limit ? -INT32_MAX : (int32_t)((uint32_t)accumulator << scale.left);
+    return accumulator < -scale.limit ? -INT32_MAX : hw_shifted(accumulator, scale);
 }
 
 HW_INLINE uint8_t hw_code(int32_t raised, hw_scale scale, int32_t zero, int32_t max)

@@ -10,10 +10,10 @@ void hw_requantize(const hw_op *op)
     uint8_t *output = op->output;
     const hw_scale scale = hw_make_scale(op->multiplier[0], op->shift[0]);
     const int32_t in_zero = op->input_zero[0], zero = op->output_zero, max = op->output_max;
-    if (scale.left)
+    if (scale.limit < 255)
         for (uint32_t i = 0; i < count; i++)
             output[i] = hw_code(hw_raised(input[i] - in_zero, scale), scale, zero, max);
     else
         for (uint32_t i = 0; i < count; i++)
-            output[i] = hw_code(input[i] - in_zero, scale, zero, max);
+            output[i] = hw_code(hw_shifted(input[i] - in_zero, scale), scale, zero, max);
 }

@@ -13,7 +13,7 @@ enum { TILE_QUADS = 8, TILE_BYTES = 16384, SHORT_RUN = 16, QUAD = 4 };
 typedef struct tiling {
     int32_t in_h, in_w, out_h, out_w;
     int32_t columns, rows;            /* output columns and rows of quads in a tile */
-    uint32_t channels;                /* input channels of a group */
+    uint32_t channels, reach;         /* input channels of a group; bound on the sum of products of one output */
     uint32_t runs, run;               /* consecutive packed pairs of words: how many stretches, how long each */
     uint32_t run_words, column_words; /* from one run, and from one output column, to the next */
     uint32_t row_words, positions;    /* words and input columns of one row of quads */
@@ -31,7 +31,7 @@ HW_INLINE void set_columns(tiling *t, const hw_op *op, int32_t columns)
     t->row_words = t->gathered ? (uint32_t)columns * t->column_words : t->runs * t->run_words;
 }
 
-HW_INLINE tiling make_tiling(const hw_op *op)
+HW_INLINE tiling make_tiling(const hw_op *op, uint32_t bits)
 {
     tiling t = {.in_h = op->in_h, .in_w = op->in_w, .out_h = op->out_h, .out_w = op->out_w};
     if (op->kernel_h * op->kernel_w == 1 && op->stride_h * op->stride_w == 1 && op->pad_h + op->pad_w == 0) {
@@ -39,6 +39,7 @@ HW_INLINE tiling make_tiling(const hw_op *op)
         t.in_w = t.out_w = 1;
     }
     t.channels = op->in_c / op->groups;
+    t.reach = hw_reach((uint32_t)op->kernel_h * op->kernel_w * t.channels, bits);
     t.runs = op->kernel_h;
     t.run = op->kernel_w * t.channels;
     t.gathered = t.run < SHORT_RUN;
