@@ -116,10 +116,10 @@ def svg(profile: HardwareProfile) -> str:
             drawn, y, right = _grid(title, rows, y)
             parts += drawn
             width = max(width, right + _MARGIN)
-    device, y = profile.device, y + 4
+    device, library, y = profile.device, profile.header.library.kernel_library, y + 4
     head = [
         _text(_MARGIN, 34, profile.name, size=18, weight=600),
-        _text(_MARGIN, 56, f"{device.core}, {device.clock_hz / 1e6:g} MHz, {profile.header.library.kernel_library}", colour=MUTED),
+        _text(_MARGIN, 56, f"{device.core}, {device.clock_hz / 1e6:g} MHz, {library}", colour=MUTED),
     ]
     legend = _legend(_MARGIN, y)
     return (
