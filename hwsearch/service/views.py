@@ -1,7 +1,7 @@
 """What the reading verbs print: each result as a record (the JSON that other programs rely on) and as text."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,9 +10,11 @@ from hwsearch.errors import ProfileError, SpaceError
 from hwsearch.graph.op import shape_text
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.front import ParetoFront
 from hwsearch.hardware.profile import HardwareProfile, load_profile
+
+if TYPE_CHECKING:
+    from hwsearch.hardware.cost_model import CostModel  # loads scipy, which --help has no need of
 
 Record = dict[str, Any]
 
@@ -196,7 +198,7 @@ def spaces_text(records: list[Record], *, whole: bool) -> str:
     )
 
 
-def cost_record(space: SearchSpace, costs: CostModel, assignment: BitAssignment) -> Record:
+def cost_record(space: SearchSpace, costs: "CostModel", assignment: BitAssignment) -> Record:
     total = costs.price(assignment)
     prices = costs.breakdown(assignment)
     ops = [

@@ -93,7 +93,6 @@ def test_a_width_one_profile_lacks_is_refused_unless_wider_ones_are_allowed(hwse
 # --- fronts -----------------------------------------------------------------------------------------------------------
 
 
-
 @pytest.fixture(scope="module")
 def space():
     return load_space(SPACE, network_for_space(SPACE))
