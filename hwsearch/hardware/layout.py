@@ -7,6 +7,7 @@ from dataclasses import replace
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.hardware.strips import polynomials, strips
 from hwsearch.hardware.tiling import convolution_tiling, depthwise_stretches
 
 REQUANTIZE_BYTES_PER_CHANNEL = 12
@@ -46,13 +47,14 @@ def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment) 
 
 
 def scratch_bytes(op: Op, precision: Precision) -> int:
-    """Bytes of working memory that the kernel of an operation needs while it runs; the same at every precision.
+    """Bytes of working memory that the kernel of an operation needs on any core: the largest of its bodies' needs.
 
     Convolutions pack tiles of their input; depthwise ones expand their weights, copy and sum a few rows of four
     channels; linear operations expand their input.
     """
     if op.kind is OpKind.CONV2D:
-        return convolution_tiling(op).scratch_bytes()
+        bodies = (convolution_tiling(op), strips(op, precision), polynomials(op, precision))
+        return max(body.scratch_bytes() for body in bodies if body)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
         return depthwise_stretches(op).scratch_bytes()
     if op.kind is OpKind.LINEAR:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,16 @@ from hwsearch.hardware.layout import scratch_bytes as scratch_bytes  # noqa: PLC
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 
 C_FOLDER = Path(__file__).parent / "c"
-HEADERS = ("hw_kernels.h", "portable/hw_portable.h", "portable/hw_tile.h")
+HEADERS = (
+    "hw_kernels.h",
+    "portable/hw_portable.h",
+    "portable/hw_tile.h",
+    *(f"cortex_m/hw_{name}.h" for name in ("cortex_m", "strips", "polynomials", "smlad_loops", "umlal_loops", "poly_loops")),
+)
 """Included by kernel sources; their folders must be on the include path."""
+
+CORTEX_M_KINDS = (OpKind.CONV2D,)
+"""Operations that have a second body, compiled instead of the portable one where the core has Arm's DSP instructions."""
 
 WIDTHS = (2, 4, 8)
 ALL_PRECISIONS = tuple(Precision(weight, activation) for weight in WIDTHS for activation in WIDTHS)
@@ -72,13 +81,13 @@ def kernel(op: Op, precision: Precision) -> Kernel:
     """
     require_support(op, precision)
     suffix = f"_{precision}" if op.has_weights else ""
-    return Kernel(symbol=f"hw_{op.kind}{suffix}", sources=(f"portable/hw_{op.kind}.c",))
+    return Kernel(symbol=f"hw_{op.kind}{suffix}", sources=_sources(op.kind))
 
 
 def all_kernels() -> tuple[Kernel, ...]:
     """Every function of the catalogue, sorted by symbol."""
     found = [
-        Kernel(symbol=f"hw_{kind}{suffix}", sources=(f"portable/hw_{kind}.c",))
+        Kernel(symbol=f"hw_{kind}{suffix}", sources=_sources(kind))
         for kind in OpKind
         for suffix in ([f"_{precision}" for precision in ALL_PRECISIONS] if kind.has_weights else [""])
     ]
@@ -87,7 +96,12 @@ def all_kernels() -> tuple[Kernel, ...]:
 
 def all_sources() -> tuple[str, ...]:
     """Every C source of the catalogue, as paths below `C_FOLDER`."""
-    return tuple(f"portable/hw_{kind}.c" for kind in sorted(OpKind))
+    return tuple(chain.from_iterable(_sources(kind) for kind in sorted(OpKind)))
+
+
+def _sources(kind: OpKind) -> tuple[str, ...]:
+    portable = f"portable/hw_{kind}.c"
+    return (portable, f"cortex_m/hw_{kind}.c") if kind in CORTEX_M_KINDS else (portable,)
 
 
 def supported(op: Op, precision: Precision) -> bool:

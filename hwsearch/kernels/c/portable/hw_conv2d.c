@@ -14,6 +14,8 @@
  */
 #include "hw_tile.h"
 
+#ifndef HW_CORTEX_M /* see cortex_m/hw_conv2d.c */
+
 /* Where fields lie in the packed words; all compile-time constants. */
 typedef struct fields {
     uint32_t bits;    /* of a weight */
@@ -291,4 +293,6 @@ HW_CONV2D(8, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a8)
 HW_CONV2D(8, 8)
+#endif
+
 #endif

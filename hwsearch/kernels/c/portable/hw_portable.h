@@ -16,11 +16,17 @@
 #include "hw_selected.h"
 #endif
 
+/* Cores with Arm's DSP instructions have bodies of their own for some functions, in cortex_m/; -DHW_PORTABLE_ONLY keeps to
+ * the portable ones. */
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && defined(__GNUC__) && !defined(HW_PORTABLE_ONLY)
+#define HW_CORTEX_M
+#endif
+
 /* Inner functions take widths as constants, so they must merge into the function that gives them. Inner loops that need
  * every register stay apart. */
 #ifdef __GNUC__
-#define HW_INLINE static inline __attribute__((always_inline))
-#define HW_APART static __attribute__((noinline))
+#define HW_INLINE static inline __attribute__((always_inline, unused))
+#define HW_APART static __attribute__((noinline, unused))
 #else
 #define HW_INLINE static inline
 #define HW_APART static

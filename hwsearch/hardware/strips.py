@@ -1,0 +1,185 @@
+"""How the kernels in `kernels/c/cortex_m/` cut their work: their working memory and the turns of their loops.
+
+`hw_strips.h`: some rows of output at a time, their columns dealt to lanes that are computed together; the input under them is
+packed once, in at most 16 KB where one row of lanes fits. `hw_polynomials.h`: 3x3 convolutions of narrow codes go by tiles of
+8 rows, several pixels to a word. The C code computes the same sizes.
+"""
+
+from dataclasses import dataclass
+
+from hwsearch.graph.op import Op
+from hwsearch.graph.precision import Precision
+
+STRIP_BYTES, SHORT_WINDOW, STRETCH_BYTES = 16384, 16, 20
+WIDE_LIMIT = 2**20
+"""Steps after which sums of SMLAD would be emptied: never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packing:
+    """How the products of one precision are multiplied: `lanes` pixels times `filters` filters, `limit` products per field.
+
+    The limit is how many products of the largest codes fit a field; see `kernels/c/cortex_m/hw_conv2d.c`.
+    """
+
+    lanes: int
+    filters: int
+    limit: int
+
+    @property
+    def is_wide(self) -> bool:
+        return self.lanes == 2
+
+
+def packing(precision: Precision) -> Packing:
+    """SMLAD for products of 12 bits and more, else UMLAL with fields of 10 to 15 bits."""
+    widths = (precision.weight_bits, precision.activation_bits)
+    if widths in ((8, 8), (8, 4), (4, 8)):
+        return Packing(lanes=2, filters=4, limit=WIDE_LIMIT)
+    field_bits = {(2, 2): 10, (4, 4): 14}.get(widths, 15)
+    largest = (2 ** widths[0] - 1) * (2 ** widths[1] - 1)
+    return Packing(lanes=4, filters=6 if field_bits == 10 else 4, limit=(2**field_bits - 1) // largest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strips:
+    """Tiles of one convolution: `columns` x `rows` output pixels, `part` columns to each lane.
+
+    `gathered`: every window is copied, and the tile's pixels are one row; else lanes share `in_rows` x `positions` inputs.
+    """
+
+    out_h: int
+    out_w: int
+    channels: int
+    window: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    gathered: bool
+    columns: int
+    rows: int
+    lanes: int
+    limit: int
+
+    @property
+    def part(self) -> int:
+        return -(-self.columns // self.lanes)
+
+    @property
+    def positions(self) -> int:
+        return self.part if self.gathered else (self.part - 1) * self.stride[1] + self.kernel[1]
+
+    @property
+    def in_rows(self) -> int:
+        return 1 if self.gathered else (self.rows - 1) * self.stride[0] + self.kernel[0]
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.out_h // self.rows) * -(-self.out_w // self.columns)
+
+    @property
+    def runs(self) -> int:
+        """Stretches of consecutive codes in a window."""
+        return 1 if self.gathered else self.kernel[0]
+
+    @property
+    def row_bytes(self) -> int:
+        """Packed codes of one input row, two bytes each."""
+        return self.positions * (self.window if self.gathered else self.channels) * self.lanes * 2
+
+    def scratch_bytes(self) -> int:
+        """Packed codes, expanded weights of one block of filters, stretches, sums of codes, gathered windows or padding."""
+        stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 2)
+        sums = 4 * self.lanes * (self.in_rows * self.positions + self.rows * self.part)
+        bytewise = self.channels % 4 != 0
+        rest = self.lanes * self.window if bytewise else self.channels
+        return self.in_rows * self.row_bytes + 8 * self.window + stretches + sums + rest
+
+
+def strips(op: Op, precision: Precision) -> Strips:
+    """The tiling of a convolution; a 1x1 convolution without stride or padding sees the image as one row."""
+    channels, pack = op.in_shape[0] // op.groups, packing(precision)
+    (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
+    _, out_h, out_w = op.out_shape
+    gathered = channels % 4 != 0 or kernel_w * channels < SHORT_WINDOW
+    pointwise = op.kernel == op.stride == (1, 1) and op.padding == (0, 0) and not gathered
+    if not pointwise and kernel_h <= stride_h and kernel_w <= stride_w:
+        gathered = True
+    if pointwise or gathered:
+        out_h, out_w = 1, out_h * out_w
+
+    def cut(columns: int, rows: int) -> Strips:
+        return Strips(
+            out_h=out_h, out_w=out_w, channels=channels, window=-(-kernel_h * kernel_w * channels // 4) * 4, kernel=op.kernel,
+            stride=op.stride, gathered=gathered, columns=columns, rows=rows, lanes=pack.lanes, limit=pack.limit,
+        )  # fmt: skip
+
+    under = 1 if gathered else kernel_h
+    pieces, columns = 1, out_w
+    while columns > pack.lanes and cut(columns, 1).row_bytes * under > STRIP_BYTES:
+        pieces += 1
+        columns = -(-out_w // pieces)
+    fit, rows = STRIP_BYTES // cut(columns, 1).row_bytes, 1
+    if not gathered and fit > under:
+        rows = min((fit - under) // stride_h + 1, out_h)
+    rows = -(-out_h // -(-out_h // rows))
+    return cut(columns, rows)
+
+
+POLY_BYTES, POLY_ROWS, POLY_OUT_ROWS, POLY_MOST_CHANNELS = 16384, 10, 8, 128
+_POLYNOMIALS = {(4, 4): (2, 8), (2, 8): (2, 4), (2, 4): (3, 10), (4, 2): (3, 10), (2, 2): (4, 12)}
+"""Pixels in a word, and channels until fields must be emptied, by widths of weights and activations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Polynomials:
+    """Tiles of one 3x3 convolution: `columns` x 8 output pixels; segments of `pixels` columns are words."""
+
+    out_h: int
+    out_w: int
+    channels: int
+    columns: int
+    pixels: int
+    most_channels: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.out_h // POLY_OUT_ROWS) * -(-self.out_w // self.columns)
+
+    @property
+    def segments(self) -> int:
+        """Words per row and channel of a whole tile, with both columns of padding."""
+        return (self.columns + 1 + self.pixels) // self.pixels
+
+    @property
+    def blocks(self) -> int:
+        """Groups of channels after each of which fields are emptied."""
+        return -(-self.channels // self.most_channels)
+
+    @property
+    def packed_bytes(self) -> int:
+        return self.segments * self.channels * POLY_ROWS * 4
+
+    def scratch_bytes(self) -> int:
+        """Packed codes, weights of two filters, totals, sums of codes by position and by window, one pixel of padding."""
+        positions = self.segments * self.pixels + 2
+        words = 6 * self.channels + (2 * POLY_OUT_ROWS + POLY_ROWS) * positions + POLY_OUT_ROWS * self.columns
+        return self.packed_bytes + 4 * words + self.channels
+
+
+def polynomials(op: Op, precision: Precision) -> Polynomials | None:
+    """The tiling of a 3x3 convolution of narrow codes; None for others."""
+    channels, outputs = op.in_shape[0] // op.groups, op.out_channels // op.groups
+    shape_fits = op.kernel == (3, 3) and op.stride == (1, 1) and channels % 4 == 0 and channels <= POLY_MOST_CHANNELS
+    found = _POLYNOMIALS.get((precision.weight_bits, precision.activation_bits))
+    if not found or not shape_fits or outputs % 2:
+        return None
+    _, out_h, out_w = op.out_shape
+    pieces = 1
+    while True:
+        columns = -(-out_w // pieces)
+        cut = Polynomials(
+            out_h=out_h, out_w=out_w, channels=channels, columns=columns, pixels=found[0], most_channels=found[1]
+        )  # fmt: skip
+        if columns == 1 or cut.packed_bytes <= POLY_BYTES:
+            return cut
+        pieces += 1

@@ -1,0 +1,117 @@
+/* What the kernels for Arm cores with DSP instructions (Cortex-M4, M7, M33) share.
+ *
+ * They replace the portable kernels on such a core, have the same names and compute the same, bit for bit. Words of tensors,
+ * weights and scratch memory are only read and written at aligned places.
+ */
+#ifndef HW_CORTEX_M_H
+#define HW_CORTEX_M_H
+
+#include "portable/hw_portable.h"
+
+#ifdef HW_CORTEX_M
+
+/* Bytes 0 and 2 of a word as 16-bit numbers; rotated by 8 bits first, those are bytes 1 and 3. */
+HW_INLINE uint32_t hw_even_bytes(uint32_t word)
+{
+    uint32_t halves;
+    __asm__("uxtb16 %0, %1" : "=r"(halves) : "r"(word));
+    return halves;
+}
+
+HW_INLINE uint32_t hw_odd_bytes(uint32_t word)
+{
+    uint32_t halves;
+    __asm__("uxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
+    return halves;
+}
+
+/* The same, added to two 16-bit numbers. */
+HW_INLINE uint32_t hw_add_even_bytes(uint32_t halves, uint32_t word)
+{
+    __asm__("uxtab16 %0, %0, %1" : "+r"(halves) : "r"(word));
+    return halves;
+}
+
+HW_INLINE uint32_t hw_add_odd_bytes(uint32_t halves, uint32_t word)
+{
+    __asm__("uxtab16 %0, %0, %1, ror #8" : "+r"(halves) : "r"(word));
+    return halves;
+}
+
+/* Copies bytes between odd places; compilers would merge them to words. */
+HW_INLINE uint8_t *hw_copy_bytes(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+    uint32_t b0, b1, b2, b3;
+    for (; count >= 4; count -= 4, to += 4, from += 4)
+        __asm__ volatile("ldrb %0, [%5]\n ldrb %1, [%5, #1]\n ldrb %2, [%5, #2]\n ldrb %3, [%5, #3]\n"
+                         "strb %0, [%4]\n strb %1, [%4, #1]\n strb %2, [%4, #2]\n strb %3, [%4, #3]"
+                         : "=&r"(b0), "=&r"(b1), "=&r"(b2), "=&r"(b3)
+                         : "r"(to), "r"(from)
+                         : "memory");
+    for (; count; count--)
+        __asm__ volatile("ldrb %0, [%2], #1\n strb %0, [%1], #1" : "=&r"(b0), "+r"(to), "+r"(from) : : "memory");
+    return to;
+}
+
+HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
+{
+    for (; count; count--)
+        __asm__ volatile("strb %1, [%0], #1" : "+r"(to) : "r"(byte) : "memory");
+    return to;
+}
+
+/* sum + the four bytes of a word. */
+HW_INLINE uint32_t hw_add_bytes(uint32_t sum, uint32_t word)
+{
+    __asm__("usada8 %0, %1, %2, %0" : "+r"(sum) : "r"(word), "r"(0));
+    return sum;
+}
+
+/* Codes 4 `quad` .. 4 `quad` + 3 of a row of dense codes, cut to their top `bits` bits, one per byte. */
+HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t quad, uint32_t stored_bits, uint32_t bits)
+{
+    uint32_t word;
+    if (stored_bits == 8) {
+        word = hw_load(row + 4 * quad);
+    } else if (stored_bits == 4) {
+        word = *(const uint16_t *)(const void *)(row + 2 * quad); /* rows are aligned */
+        word = (word | word << 8) & 0x00FF00FFu;
+        word = (word | word << 4) & 0x0F0F0F0Fu;
+    } else {
+        word = row[quad];
+        word = (word | word << 12) & 0x000F000Fu;
+        word = (word | word << 6) & 0x03030303u;
+    }
+    return word >> (stored_bits - bits) & ((1u << bits) - 1u) * 0x01010101u;
+}
+
+/* What turns an accumulator into a code: high half of (accumulator << left) * multiplier, plus `offset`, shifted right. The
+ * offset holds the rounding term and the zero point: both stay below 2^28 since shifts are at most 51. */
+typedef struct hw_quick_scale {
+    int32_t bias, multiplier, offset, shift, left;
+} hw_quick_scale;
+
+HW_INLINE hw_quick_scale hw_make_quick_scale(const hw_op *op, uint32_t channel)
+{
+    const hw_scale scale = hw_make_scale(op->multiplier[channel], op->shift[channel]);
+    return (hw_quick_scale){op->bias[channel], scale.multiplier, scale.half + op->output_zero * ((int32_t)1 << scale.shift), scale.shift, scale.left};
+}
+
+/* Whether every channel may use a quick scale: not logits, nor accumulators that might overflow when shifted left, which
+ * scales of trained networks do not ask for. A sum of products is at most `largest`; catalogue.py refuses 2^30 and more. */
+HW_APART int hw_is_quick(const hw_op *op, int32_t largest)
+{
+    if (op->multiplier == 0)
+        return 0;
+    for (uint32_t c = 0; c < op->out_c; c++) {
+        const int32_t limit = hw_make_scale(op->multiplier[c], op->shift[c]).limit, bias = op->bias[c] < 0 ? -op->bias[c] : op->bias[c];
+        if (bias < 0 || bias > limit || largest > limit - bias)
+            return 0;
+    }
+    return 1;
+}
+
+HW_INLINE uint32_t hw_address(const void *place) { return (uint32_t)(uintptr_t)place; }
+
+#endif
+#endif

@@ -1,0 +1,239 @@
+/* 3x3 convolutions with stride 1 of narrow codes, as products of polynomials.
+ *
+ * K neighbouring pixels in one word and the three weights of a kernel row, reversed, in another, fields S bits apart:
+ *
+ *     (q0 + q1 X + ..) * (u2 + u1 X + u0 X^2),  X = 2^S
+ *
+ * has in field t the products that output t - 2 gets from these pixels. So one UMLAL makes 3K useful products. The upper two
+ * fields are what the segment gives to the next one: they stay in the sum, which is shifted down by K fields. Only the K
+ * complete fields are taken out.
+ *
+ * A field gets 3 products per kernel row and channel: 9 per channel, after CHANNELS channels at most
+ *
+ *     w4a4, S = 14:  9 *  8 * 15 *  15 = 16200 <= 16383        w2a8, S = 15:  9 *  4 * 3 * 255 = 27540 <= 32767
+ *     w2a4, S = 12:  9 * 10 *  3 *  15 =  4050 <=  4095        w2a2, S = 10:  9 * 12 * 3 *   3 =   972 <=  1023
+ *
+ * and then fields are emptied into totals. The top field ends below bit 64 and both factors below bit 32.
+ *
+ * A tile is 8 rows of output, packed as [segment][channel][10 input rows]: 2 output rows times 2 filters share their loads,
+ * 10 for 12 multiplications. With zero point 0 padding adds nothing, and segments start and end with the image.
+ */
+#ifndef HW_POLYNOMIALS_H
+#define HW_POLYNOMIALS_H
+
+#include "hw_cortex_m.h"
+#include "hw_poly_loops.h"
+
+#ifdef HW_CORTEX_M
+
+enum { POLY_BYTES = 16384, POLY_OUT_ROWS = 8, POLY_MOST_CHANNELS = 128, POLY_WEIGHT_BYTES = 24 };
+
+typedef struct poly {
+    uint32_t channels, pixels, most; /* of a group; K; most segments of a tile */
+    int32_t columns;                 /* output columns of a tile */
+    uint32_t *words, *weights;
+    int32_t *totals;                 /* [pair of rows][position][row][filter] */
+    int32_t *sums, *centres;         /* of codes: [input row][position]; under a window: [row][column] */
+    uint8_t *padding;
+} poly;
+
+/* One tile: where it begins, its size, and the position of its first segment: 0 is the left end of the first window. */
+typedef struct poly_tile {
+    int32_t y0, x0, rows, columns, start;
+    uint32_t segments;
+} poly_tile;
+
+HW_INLINE int is_polynomial(const hw_op *op)
+{
+    const uint32_t channels = op->in_c / op->groups, outputs = op->out_c / op->groups;
+    return op->kernel_h == 3 && op->kernel_w == 3 && op->stride_h == 1 && op->stride_w == 1 && channels % 4 == 0 && channels <= POLY_MOST_CHANNELS && outputs % 2 == 0 && op->out_c % 2 == 0;
+}
+
+HW_APART void make_poly(poly *p, const hw_op *op, uint32_t pixels)
+{
+    int32_t pieces = 1;
+    p->channels = op->in_c / op->groups;
+    p->pixels = pixels;
+    for (;; pieces++) {
+        p->columns = (op->out_w + pieces - 1) / pieces;
+        p->most = ((uint32_t)p->columns + 1 + pixels) / pixels;
+        if (p->columns == 1 || p->most * p->channels * POLY_ROWS * 4 <= POLY_BYTES)
+            break;
+    }
+    p->words = (uint32_t *)(void *)op->scratch;
+    p->weights = p->words + p->most * p->channels * POLY_ROWS;
+    p->totals = (int32_t *)(p->weights + POLY_WEIGHT_BYTES / 4 * p->channels);
+    p->sums = p->totals + POLY_OUT_ROWS * 2 * (p->most * pixels + 2);
+    p->centres = p->sums + POLY_ROWS * (p->most * pixels + 2);
+    uint32_t *padding = (uint32_t *)(p->centres + POLY_OUT_ROWS * p->columns);
+    p->padding = (uint8_t *)padding;
+    for (uint32_t c = 0; c < p->channels; c += 4)
+        *padding++ = op->input_zero[0] * 0x01010101u;
+}
+
+HW_APART poly_tile poly_tile_at(const poly *p, const hw_op *op, int32_t y0, int32_t x0)
+{
+    poly_tile t = {.y0 = y0, .x0 = x0, .rows = hw_smaller(POLY_OUT_ROWS, op->out_h - y0), .columns = hw_smaller(p->columns, op->out_w - x0)};
+    int32_t last = t.columns + 1;
+    if (op->input_zero[0] == 0) {
+        t.start = x0 == 0 ? hw_smaller(op->pad_w, 2) : 0;
+        last = hw_larger(hw_smaller(last, op->in_w + op->pad_w - 1 - x0), hw_larger(t.columns - 1, t.start));
+    }
+    t.segments = (uint32_t)(last - t.start) / p->pixels + 1;
+    return t;
+}
+
+/* The codes of one segment and input row, and their sums. */
+HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint32_t channels, uint32_t pixels, int shift, int32_t *sums)
+{
+    uint32_t sum[4] = {0, 0, 0, 0};
+    for (uint32_t c = 0; c < channels; c += 4, words += 4 * POLY_ROWS) {
+        uint32_t q[4] = {0, 0, 0, 0};
+        for (uint32_t i = 0; i < pixels; i++) {
+            q[i] = hw_load(codes[i] + c);
+            sum[i] = hw_add_bytes(sum[i], q[i]);
+        }
+        for (uint32_t j = 0; j < 4; j++) {
+            uint32_t word = q[0] >> 8 * j & 255u;
+            for (uint32_t i = 1; i < pixels; i++)
+                word |= (q[i] >> 8 * j & 255u) << (i * (uint32_t)shift);
+            words[j * POLY_ROWS] = word;
+        }
+    }
+    for (uint32_t i = 0; i < pixels; i++)
+        sums[i] = (int32_t)sum[i];
+}
+
+HW_INLINE void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift)
+{
+    const int32_t left = t->x0 - op->pad_w + t->start, in_w = op->in_w;
+    const uint32_t pitch = p->most * pixels + 2;
+    for (int32_t r = 0; r < ((t->rows + 1) & ~1) + 2; r++) {
+        const int32_t v = t->y0 - op->pad_h + r;
+        const uint8_t *row = op->input[0] + (uint32_t)(v * in_w * op->in_c) + first;
+        uint32_t *words = p->words + r;
+        int32_t *sums = p->sums + (uint32_t)r * pitch, u = left;
+        for (uint32_t s = 0; s < t->segments; s++, words += p->channels * POLY_ROWS, sums += pixels) {
+            const uint8_t *codes[4];
+            for (uint32_t i = 0; i < pixels; i++, u++)
+                codes[i] = v >= 0 && v < op->in_h && u >= 0 && u < in_w ? row + u * op->in_c : p->padding;
+            pack_segment(words, codes, p->channels, pixels, shift, sums);
+        }
+        sums[0] = sums[1] = 0;
+    }
+}
+
+/* Sums of codes under each window, times `centre`. Positions before the first segment are zero. */
+HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
+{
+    const uint32_t pitch = p->most * p->pixels + 2;
+    for (int32_t r = 0; r < t->rows; r++) {
+        const int32_t *row = p->sums + (uint32_t)r * pitch;
+        int32_t *centres = p->centres + r * p->columns, before = 0, last = 0;
+        for (int32_t i = -t->start; i < t->columns + 2 - t->start; i++) {
+            const int32_t sum = i < 0 ? 0 : row[i] + row[i + (int32_t)pitch] + row[i + 2 * (int32_t)pitch];
+            if (i >= 2 - t->start)
+                *centres++ = (before + last + sum) * centre;
+            before = last;
+            last = sum;
+        }
+    }
+}
+
+/* Weights of two filters: [channel][kernel row][filter], the last of a kernel row in the lowest field. */
+HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t stored, uint32_t bits, int shift)
+{
+    const uint32_t quads = p->channels / 4;
+    for (uint32_t f = 0; f < 2; f++)
+        for (uint32_t dy = 0; dy < 3; dy++) {
+            uint32_t *words = p->weights + 2 * dy + f;
+            for (uint32_t quad = 3 * dy * quads; quad < (3 * dy + 1) * quads; quad++, words += 24) {
+                const uint32_t u0 = hw_four_codes(rows[f], quad, stored, bits), u1 = hw_four_codes(rows[f], quad + quads, stored, bits);
+                const uint32_t u2 = hw_four_codes(rows[f], quad + 2 * quads, stored, bits);
+                for (uint32_t j = 0; j < 4; j++)
+                    words[6 * j] = (u2 >> 8 * j & 255u) | (u1 >> 8 * j & 255u) << shift | (u0 >> 8 * j & 255u) << 2 * shift;
+            }
+        }
+}
+
+/* Totals start from the biases and the centres. */
+HW_APART void begin_totals(const poly *p, const poly_tile *t, const hw_quick_scale scales[2])
+{
+    const uint32_t pitch = 4 * (t->segments * p->pixels + 2);
+    const int32_t bias0 = scales[0].bias, bias1 = scales[1].bias;
+    for (int32_t r = 0; r < t->rows; r++) {
+        int32_t *totals = p->totals + (uint32_t)(r / 2) * pitch + r % 2 * 2 + (2 - t->start) * 4;
+        const int32_t *centre = p->centres + r * p->columns, *const end = centre + t->columns;
+        for (; centre < end; centre++, totals += 4) {
+            totals[0] = bias0 - *centre;
+            totals[1] = bias1 - *centre;
+        }
+    }
+}
+
+typedef void (*poly_loop)(const void *call);
+
+HW_INLINE void multiply_poly(const poly *p, const poly_tile *t, uint32_t most_channels, poly_loop multiply)
+{
+    const uint32_t blocks = (p->channels + most_channels - 1) / most_channels;
+    for (uint32_t block = 0; block < blocks; block++) {
+        const uint32_t begin = p->channels * block / blocks, end = p->channels * (block + 1) / blocks;
+        const uint32_t skipped = most_channels - (end - begin);
+        const struct poly_call call = {
+            .first = hw_address(p->words + begin * POLY_ROWS) - skipped * POLY_ROWS * 4,
+            .segment_step = p->channels * POLY_ROWS * 4, .segments = t->segments, .pairs = (uint32_t)(t->rows + 1) / 2,
+            .weights = hw_address(p->weights) + begin * POLY_WEIGHT_BYTES - skipped * POLY_WEIGHT_BYTES,
+            .skipped = skipped * POLY_CHANNEL_BYTES, .totals = hw_address(p->totals),
+        };
+        multiply(&call);
+    }
+}
+
+HW_APART void finish_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t filter, const hw_quick_scale scales[2])
+{
+    const uint32_t pitch = 4 * (t->segments * p->pixels + 2);
+    for (int32_t r = 0; r < t->rows; r++) {
+        const uint32_t index = ((uint32_t)(t->y0 + r) * op->out_w + (uint32_t)t->x0) * op->out_c + filter;
+        const struct poly_finish_call call = {
+            .totals = hw_address(p->totals + (uint32_t)(r / 2) * pitch + r % 2 * 2 + (2 - t->start) * 4),
+            .output = hw_address(op->output) + index, .out_step = op->out_c, .count = (uint32_t)t->columns,
+            .max = op->output_max * 0x01010101u, .scales = hw_address(scales),
+        };
+        hw_poly_finish(&call);
+    }
+}
+
+/* Whether it was done: the caller has another way for shapes and scales that do not fit. */
+HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, poly_loop multiply)
+{
+    if (!is_polynomial(op) || !hw_is_quick(op, largest))
+        return 0;
+    const uint32_t outputs = op->out_c / op->groups;
+    poly p;
+    make_poly(&p, op, pixels);
+    const uint32_t row_bytes = hw_row_bytes(9 * p.channels, op->stored_bits);
+    for (uint32_t group = 0; group < op->groups; group++)
+        for (int32_t y0 = 0; y0 < op->out_h; y0 += POLY_OUT_ROWS)
+            for (int32_t x0 = 0; x0 < op->out_w; x0 += p.columns) {
+                const poly_tile t = poly_tile_at(&p, op, y0, x0);
+                pack_poly(&p, &t, op, group * p.channels, pixels, shift);
+                sum_poly(&p, &t, (1 << bits) - 1);
+                for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2) {
+                    const uint8_t *rows[2] = {op->weights + o * row_bytes, op->weights + (o + 1) * row_bytes};
+                    const hw_quick_scale scales[2] = {hw_make_quick_scale(op, o), hw_make_quick_scale(op, o + 1)};
+                    if (op->stored_bits == 8)
+                        expand_poly(&p, rows, 8, bits, shift);
+                    else if (op->stored_bits == 4 && bits <= 4)
+                        expand_poly(&p, rows, 4, bits, shift);
+                    else if (bits <= 2)
+                        expand_poly(&p, rows, 2, bits, shift);
+                    begin_totals(&p, &t, scales);
+                    multiply_poly(&p, &t, most_channels, multiply);
+                    finish_poly(&p, &t, op, o, scales);
+                }
+            }
+    return 1;
+}
+
+#endif
+#endif

@@ -1,0 +1,217 @@
+/* Convolutions of any shape, cut into strips: what the SMLAD and the UMLAL body share.
+ *
+ * A tile is some rows of output. Its columns are dealt to lanes, each a stretch of neighbours; the last lanes begin earlier
+ * where columns run out, and compute some pixels twice. One pixel of every lane is computed together. The input under a tile
+ * is packed once: [input row][position][channels][lane], so that a window is one run of words per kernel row.
+ *
+ * Windows of few or odd channels, and windows that do not overlap, are gathered instead: [pixel][window][lane], and the
+ * tile's pixels are dealt to lanes as one row. So is a 1x1 convolution, whose image is one row already.
+ */
+#ifndef HW_STRIPS_H
+#define HW_STRIPS_H
+
+#include "hw_cortex_m.h"
+
+#ifdef HW_CORTEX_M
+
+enum { STRIP_BYTES = 16384, SHORT_WINDOW = 16, MOST_LANES = 4, STRETCH_WORDS = 5 };
+
+/* Sizes of a tile and where it lies in the scratch memory; `hwsearch/hardware/tiling.py` computes the same. */
+typedef struct strip {
+    uint32_t lanes, limit;          /* limit: steps until sums must be emptied */
+    int32_t in_h, in_w, out_h, out_w;
+    uint32_t channels, window;      /* of a group; codes under a pixel, in steps of 4 */
+    int gathered;
+    int32_t columns, rows, in_rows; /* output columns and rows of a tile, input rows under it */
+    uint32_t part, positions;       /* columns and packed positions of a lane */
+    uint32_t runs, run;             /* runs of a window and codes in each */
+    uint32_t code_words;            /* words from one code to the next, times 2 */
+    uint32_t *pixels, *weights, *stretches;
+    int32_t *sums, *centres;        /* of codes: [input row][position][lane]; under a window: [row][pixel][lane] */
+    uint8_t *bytes;                 /* gathered windows [lane][window]; one pixel of padding */
+} strip;
+
+HW_INLINE uint32_t strip_part(const strip *s, int32_t columns) { return ((uint32_t)columns + s->lanes - 1) / s->lanes; }
+
+/* Packed words of one input row (of all pixels if they are gathered). */
+HW_INLINE uint32_t strip_row_words(const strip *s, const hw_op *op, int32_t columns)
+{
+    const uint32_t part = strip_part(s, columns);
+    return (s->gathered ? part * s->window : ((part - 1) * op->stride_w + op->kernel_w) * s->channels) * s->lanes / 2;
+}
+
+HW_APART void cut_strip(strip *s, const hw_op *op)
+{
+    const uint32_t rows = s->gathered ? 1 : (uint32_t)op->kernel_h;
+    int32_t pieces = 1;
+    s->columns = s->out_w;
+    while (s->columns > (int32_t)s->lanes && strip_row_words(s, op, s->columns) * rows * 4 > STRIP_BYTES) {
+        pieces++;
+        s->columns = (s->out_w + pieces - 1) / pieces;
+    }
+    const uint32_t row_bytes = strip_row_words(s, op, s->columns) * 4, fit = STRIP_BYTES / row_bytes;
+    s->rows = 1;
+    if (!s->gathered && fit > rows)
+        s->rows = hw_smaller((int32_t)((fit - rows) / op->stride_h) + 1, s->out_h);
+    pieces = (s->out_h + s->rows - 1) / s->rows;
+    s->rows = (s->out_h + pieces - 1) / pieces;
+    s->in_rows = s->gathered ? 1 : (s->rows - 1) * op->stride_h + op->kernel_h;
+    s->part = strip_part(s, s->columns);
+    s->positions = s->gathered ? s->part : (s->part - 1) * op->stride_w + op->kernel_w;
+}
+
+HW_INLINE void make_strip(strip *s, const hw_op *op, uint32_t lanes, uint32_t limit)
+{
+    s->lanes = lanes, s->limit = limit;
+    s->in_h = op->in_h, s->in_w = op->in_w, s->out_h = op->out_h, s->out_w = op->out_w;
+    s->channels = op->in_c / op->groups;
+    s->gathered = s->channels % 4 != 0 || op->kernel_w * s->channels < SHORT_WINDOW;
+    if (op->kernel_h * op->kernel_w == 1 && op->stride_h * op->stride_w == 1 && op->pad_h + op->pad_w == 0 && !s->gathered) {
+        s->in_w = s->out_w = s->in_h * s->in_w;
+        s->in_h = s->out_h = 1;
+    } else if (op->kernel_h <= op->stride_h && op->kernel_w <= op->stride_w) {
+        s->gathered = 1;
+    }
+    s->window = (op->kernel_h * op->kernel_w * s->channels + 3u) & ~3u;
+    if (s->gathered) {
+        s->out_w *= s->out_h;
+        s->out_h = 1;
+    }
+    cut_strip(s, op);
+    s->runs = s->gathered ? 1 : op->kernel_h;
+    s->run = s->gathered ? s->window : op->kernel_w * s->channels;
+    s->pixels = (uint32_t *)(void *)op->scratch;
+    s->weights = s->pixels + (uint32_t)s->in_rows * strip_row_words(s, op, s->columns);
+    s->stretches = s->weights + 2 * s->window;
+    s->sums = (int32_t *)(s->stretches + STRETCH_WORDS * (s->runs + s->window / limit + 2));
+    s->centres = s->sums + (uint32_t)s->in_rows * s->positions * lanes;
+    uint32_t *padding = (uint32_t *)(s->centres + (uint32_t)s->rows * s->part * lanes);
+    s->bytes = (uint8_t *)padding;
+    for (uint32_t c = 0; s->channels % 4 == 0 && c < s->channels; c += 4)
+        *padding++ = op->input_zero[0] * 0x01010101u;
+}
+
+/* First column of a lane, within its tile. */
+HW_INLINE int32_t lane_column(const strip *s, uint32_t lane, int32_t columns)
+{
+    return hw_smaller((int32_t)(lane * s->part), hw_larger(columns - (int32_t)s->part, 0));
+}
+
+/* Where the codes of input position (v, u) lie; padding if outside. */
+HW_INLINE const uint8_t *strip_codes(const strip *s, const hw_op *op, int32_t v, int32_t u, uint32_t first)
+{
+    if (v < 0 || v >= s->in_h || u < 0 || u >= s->in_w)
+        return s->bytes;
+    return op->input[0] + ((uint32_t)v * (uint32_t)s->in_w + (uint32_t)u) * op->in_c + first;
+}
+
+/* One window of odd channels, as bytes; the row ends with zeros. */
+HW_APART void gather_window(const strip *s, const hw_op *op, int32_t top, int32_t left, uint32_t first, uint8_t *bytes)
+{
+    const uint32_t channels = s->channels, zero = op->input_zero[0];
+    const int32_t in_w = s->in_w, kernel_w = op->kernel_w;
+    const uint32_t before = (uint32_t)hw_smaller(hw_larger(-left, 0), kernel_w) * channels;
+    const uint32_t after = (uint32_t)hw_smaller(hw_larger(left + kernel_w - in_w, 0), kernel_w) * channels;
+    const uint32_t run = (uint32_t)kernel_w * channels, inside = before + after < run ? run - before - after : 0;
+    uint8_t *const end = bytes + s->window;
+    for (int32_t v = top; v < top + op->kernel_h; v++) {
+        if (v < 0 || v >= s->in_h || inside == 0) {
+            bytes = hw_fill_bytes(bytes, zero, run);
+            continue;
+        }
+        bytes = hw_fill_bytes(bytes, zero, before);
+        if (op->groups == 1) {
+            bytes = hw_copy_bytes(bytes, op->input[0] + (uint32_t)(v * in_w + hw_larger(left, 0)) * channels, inside);
+        } else {
+            const uint8_t *codes = op->input[0] + (uint32_t)(v * in_w + hw_larger(left, 0)) * op->in_c + first;
+            for (uint32_t c = 0; c < inside; c += channels, codes += op->in_c)
+                bytes = hw_copy_bytes(bytes, codes, channels);
+        }
+        bytes = hw_fill_bytes(bytes, zero, after);
+    }
+    hw_fill_bytes(bytes, 0, (uint32_t)(end - bytes));
+}
+
+/* A way to pack `channels` codes of each lane; returns the next word, and adds the codes to the lanes' sums. */
+typedef uint32_t *(*strip_packer)(uint32_t *words, const uint8_t *const codes[MOST_LANES], uint32_t channels, int32_t *sums);
+
+HW_INLINE void pack_gathered(const strip *s, const hw_op *op, int32_t x0, int32_t columns, uint32_t first, strip_packer pack)
+{
+    const uint32_t window = s->window;
+    const int bytewise = s->channels % 4 != 0;
+    uint32_t *words = s->pixels;
+    int32_t *sums = s->sums;
+    for (uint32_t i = 0; i < s->part; i++, sums += s->lanes) {
+        const uint8_t *codes[MOST_LANES];
+        int32_t top[MOST_LANES], left[MOST_LANES];
+        for (uint32_t l = 0; l < s->lanes; l++) {
+            const uint32_t pixel = (uint32_t)(x0 + hw_smaller(lane_column(s, l, columns) + (int32_t)i, columns - 1));
+            top[l] = (int32_t)(pixel / op->out_w * op->stride_h) - op->pad_h;
+            left[l] = (int32_t)(pixel % op->out_w * op->stride_w) - op->pad_w;
+            sums[l] = 0;
+        }
+        if (bytewise) {
+            for (uint32_t l = 0; l < s->lanes; l++) {
+                codes[l] = s->bytes + l * window;
+                gather_window(s, op, top[l], left[l], first, s->bytes + l * window);
+            }
+            words = pack(words, codes, window, sums);
+            continue;
+        }
+        for (int32_t v = 0; v < op->kernel_h; v++)
+            for (int32_t u = 0; u < op->kernel_w; u++) {
+                for (uint32_t l = 0; l < s->lanes; l++)
+                    codes[l] = strip_codes(s, op, top[l] + v, left[l] + u, first);
+                words = pack(words, codes, s->channels, sums);
+            }
+    }
+}
+
+HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0, int32_t columns, uint32_t first, strip_packer pack)
+{
+    uint32_t *words = s->pixels;
+    int32_t *sums = s->sums;
+    for (int32_t r = 0; r < s->in_rows; r++) {
+        int32_t u[MOST_LANES];
+        for (uint32_t l = 0; l < s->lanes; l++)
+            u[l] = (x0 + lane_column(s, l, columns)) * op->stride_w - op->pad_w;
+        for (uint32_t i = 0; i < s->positions; i++, sums += s->lanes) {
+            const uint8_t *codes[MOST_LANES];
+            for (uint32_t l = 0; l < s->lanes; l++) {
+                codes[l] = strip_codes(s, op, y0 * op->stride_h - op->pad_h + r, u[l]++, first);
+                sums[l] = 0;
+            }
+            words = pack(words, codes, s->channels, sums);
+        }
+    }
+}
+
+/* Stretches of steps that a loop of `unroll` steps runs through, each ending with a run or where sums must be emptied.
+ *
+ * Per stretch: where its weights end, by how much to move to its pixels and weights, at which instruction to enter the
+ * loop, and what comes after: 0 nothing, 1 fields are stored, 2 fields are added. Pointers stay 4 bytes behind, and as far
+ * behind as the skipped steps of the first turn. */
+HW_INLINE void plan_stretches(const strip *s, uint32_t steps_of_run, uint32_t pitch, uint32_t unroll, uint32_t pixel_bytes, uint32_t weight_bytes, uint32_t step_bytes)
+{
+    uint32_t *stretch = s->stretches, end = hw_address(s->weights) - 4, room = s->limit, emptied = 0;
+    for (uint32_t run = 0; run < s->runs; run++)
+        for (uint32_t start = 0, count; start < steps_of_run; start += count) {
+            count = hw_smaller((int32_t)(steps_of_run - start), (int32_t)room);
+            const uint32_t skipped = (unroll - count % unroll) % unroll;
+            const int last = run + 1 == s->runs && start + count == steps_of_run;
+            room -= count;
+            end += count * weight_bytes;
+            stretch[0] = end;
+            stretch[1] = (start || run == 0 ? 0 : pitch - steps_of_run * pixel_bytes) - skipped * pixel_bytes;
+            stretch[2] = 0u - skipped * weight_bytes;
+            stretch[3] = skipped * step_bytes;
+            stretch[4] = room && !last ? 0 : emptied++ ? 2 : 1;
+            if (room == 0)
+                room = s->limit;
+            stretch += STRETCH_WORDS;
+        }
+    stretch[0] = 0;
+}
+
+#endif
+#endif

@@ -1,0 +1,187 @@
+"""The Cortex-M functions, emulated, compute what the numpy reference computes, and write nothing else."""
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.precision import Precision
+from hwsearch.kernels import reference
+from hwsearch.kernels.cases import Case, random_case
+from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.emulator import CortexM4
+from hwsearch.kernels.integer_network import OpConstants, StoredWeights
+from hwsearch.kernels.targets import EmulatorTarget
+from hwsearch.kernels.timing import NO_WAIT
+from hwsearch.kernels.toolchain import CORTEX_M4, find_compiler
+
+GUARD, FILL = 64, 0xA5
+CORTEX_M = C_FOLDER / "cortex_m"
+
+
+@cache
+def target() -> EmulatorTarget:
+    return EmulatorTarget(flash=NO_WAIT, compiler=find_compiler(CORTEX_M4), watch_alignment=True)
+
+
+def by_reference(case: Case) -> bytes:
+    inputs = [codes[None] for codes in case.inputs]
+    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+
+
+class Guarded:
+    """Places data in an emulated core's RAM between guards that must stay as they are."""
+
+    def __init__(self, core: CortexM4) -> None:
+        core.release()
+        self.core, self.places = core, list[tuple[int, int]]()
+
+    def place(self, data: bytes) -> int:
+        padding = -len(data) % 4
+        address = self.core.place(bytes([FILL]) * GUARD + data + bytes([FILL]) * (GUARD + padding)) + GUARD
+        self.places.append((address, len(data)))
+        return address
+
+    def table(self, values: NDArray[np.int32]) -> int:
+        return self.place(values.astype("<i4").tobytes()) if values.size else 0
+
+    def hold(self) -> bool:
+        guards = [self.core.read(a - GUARD, GUARD) + self.core.read(a + size, GUARD) for a, size in self.places]
+        return all(set(guard) == {FILL} for guard in guards)
+
+
+def by_emulator(case: Case) -> bytes:
+    core = target().core(kernel(case.op, case.precision))
+    memory, constants = Guarded(core), case.constants
+    inputs = [memory.place(codes.tobytes()) for codes in case.inputs]
+    output = memory.place(bytes([FILL]) * case.output_bytes)
+    pointers: dict[str, int | tuple[int, int]] = {
+        "input": (inputs[0], inputs[-1]),
+        "output": output,
+        "weights": memory.place(pack_weights(case.op, case.stored)) if case.stored else 0,
+        "bias": memory.table(constants.bias),
+        "multiplier": memory.table(constants.multiplier),
+        "shift": memory.table(constants.shift),
+        "scratch": memory.place(bytes([FILL]) * scratch_bytes(case.op, case.precision)),
+    }
+    record = memory.place(op_bytes(32, arguments(case.op, case.precision, case.stored_bits, constants), pointers))
+    core.call(kernel(case.op, case.precision).symbol, record)
+    assert memory.hold(), f"wrote outside its buffers: {case.op} {case.precision}"
+    assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
+    return core.read(output, case.output_bytes)
+
+
+def agrees(case: Case) -> bool:
+    return by_emulator(case) == by_reference(case)
+
+
+def varied(case: Case, seed: int) -> Case:
+    """The same call with other zero points, clamps and, sometimes, scales that need the slow way."""
+    random = np.random.default_rng(seed)
+    old, largest = case.constants, 2**case.precision.activation_bits
+    shift = old.shift - random.integers(0, 12) if random.random() < 0.25 else old.shift
+    constants = OpConstants(
+        bias=random.integers(-(2**13), 2**13, old.bias.shape).astype(np.int32),
+        multiplier=old.multiplier,
+        shift=np.maximum(shift, 1).astype(np.int32),
+        input_zero=tuple(int(random.choice([0, largest // 2])) for _ in old.input_zero),
+        output_zero=int(random.choice([0, 2, 8, 128])),
+        output_max=int(random.choice([3, 11, 15, 255])),
+    )
+    return replace(case, constants=constants)
+
+
+def convolution(
+    in_shape: tuple[int, int, int], outputs: int, kernel_size: tuple[int, int], stride: tuple[int, int] = (1, 1),
+    padding: tuple[int, int] = (0, 0), groups: int = 1,
+) -> Op:  # fmt: skip
+    axes = zip(in_shape[1:], padding, kernel_size, stride, strict=True)
+    sides = [(side + 2 * pad - k) // step + 1 for side, pad, k, step in axes]
+    depthwise = groups == in_shape[0] == outputs > 1
+    return Op(
+        name="conv", kind=OpKind.DEPTHWISE_CONV2D if depthwise else OpKind.CONV2D, inputs=("input",), in_shape=in_shape,
+        out_shape=(outputs, sides[0], sides[1]), kernel=kernel_size, stride=stride, padding=padding, groups=groups,
+    )  # fmt: skip
+
+
+def random_convolutions(seed: int, count: int) -> Iterator[Op]:
+    """Odd sizes, few and many channels, one pixel, every padding."""
+    random = np.random.default_rng(seed)
+    while count:
+        size = (3, 3) if random.random() < 0.4 else (int(random.integers(1, 6)), int(random.integers(1, 6)))
+        stride = (1, 1) if random.random() < 0.5 else (int(random.integers(1, 4)), int(random.integers(1, 4)))
+        padding = (int(random.integers(0, size[0])), int(random.integers(0, size[1])))
+        groups = int(random.choice([1, 1, 1, 2, 3]))
+        channels, outputs = groups * int(random.choice([1, 2, 3, 4, 8, 12, 16, 20, 24])), groups * int(random.integers(1, 13))
+        sides = (int(random.integers(1, 14)), int(random.integers(1, 20)))
+        if all(side + 2 * pad >= k for side, pad, k in zip(sides, padding, size, strict=True)):
+            yield convolution((channels, *sides), outputs, size, stride, padding, groups)
+            count -= 1
+
+
+def stored_width(precision: Precision, seed: int) -> int:
+    widths = [bits for bits in WIDTHS if bits >= precision.weight_bits]
+    return widths[seed % len(widths)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_convolutions_agree(precision: Precision) -> None:
+    for seed, op in enumerate(random_convolutions(ALL_PRECISIONS.index(precision), 60)):
+        if op.kind is OpKind.CONV2D:
+            case = random_case(op, precision, stored_width(precision, seed), seed, logits=seed % 7 == 6)
+            assert agrees(case if seed % 7 == 6 else varied(case, seed)), f"seed {seed}: {op} {precision}"
+
+
+def with_largest_codes(case: Case) -> Case:
+    """Every input code and every weight at its largest, the sums as they are."""
+    assert case.stored is not None
+    largest = 2**case.precision.activation_bits - 1
+    inputs = tuple(np.full_like(codes, largest) for codes in case.inputs)
+    stored = StoredWeights(codes=np.full_like(case.stored.codes, 2**case.stored.bits - 1), bits=case.stored.bits)
+    return replace(case, inputs=inputs, stored=stored)
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_fields_hold_the_largest_products(precision: Precision) -> None:
+    ops = [
+        convolution((64, 6, 9), 8, (3, 3), padding=(1, 1)),
+        convolution((132, 5, 5), 4, (3, 3), padding=(1, 1)),
+        convolution((8, 9, 9), 6, (5, 5)),
+        convolution((264, 3, 3), 8, (1, 1)),
+        convolution((3, 8, 8), 4, (3, 3), stride=(2, 2), padding=(1, 1)),
+    ]
+    for op in ops:
+        for logits in (True, False):
+            assert agrees(with_largest_codes(random_case(op, precision, 8, 1, logits=logits))), f"{op} {precision}"
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_shapes_of_real_networks_agree(precision: Precision) -> None:
+    ops = [
+        convolution((16, 32, 32), 16, (3, 3), padding=(1, 1)),
+        convolution((64, 8, 8), 64, (3, 3), padding=(1, 1)),
+        convolution((1, 49, 10), 64, (10, 4), stride=(2, 2), padding=(5, 1)),
+        convolution((16, 32, 32), 32, (1, 1), stride=(2, 2)),
+        convolution((64, 12, 12), 64, (1, 1)),
+        convolution((256, 3, 3), 32, (3, 3), padding=(1, 1)),
+    ]
+    for op in ops:
+        assert agrees(random_case(op, precision, 8, 3)), f"{op} {precision}"
+
+
+def test_generated_files_are_what_the_generator_writes() -> None:
+    path = CORTEX_M / "generate.py"
+    spec = importlib.util.spec_from_file_location("generate_cortex_m", path)
+    assert spec and spec.loader
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    written = {name: (CORTEX_M / name).read_text(encoding="utf-8") for name in generate.FILES}
+    assert written == {name: generate.text_of(name) for name in generate.FILES}
+    assert {Path(name).name for name in written} == {path.name for path in CORTEX_M.glob("*_loops.h")}
