@@ -57,7 +57,8 @@ class EmulatedPackage:
     def __init__(self, folder: Path, network: Network, header: ProfileHeader) -> None:
         measured_with_zig = header.library.compiler.startswith("ziglang")
         self.compiler = find_compiler(CORTEX_M4, "ziglang" if measured_with_zig else None)
-        self.is_priced_core = header.device.core.startswith("Cortex-M4") and header.counter.unit == "cycles"
+        same_core = header.device.core.startswith("Cortex-M4") and header.counter.unit == "cycles"
+        self.is_priced_core = same_core and not header.library.published
         self._classes = network.output.out_channels
         with tempfile.TemporaryDirectory() as scratch:
             elf = build_elf(

@@ -101,10 +101,9 @@ class CostModel:
         return replace(price, latency_us=price.latency_us + calling_us, energy_uj=energy_uj)
 
     def _read(self, op: Op, row: Measurement) -> OpPrice:
-        spread = (row.count_p95 - row.count_p05) / (2 * row.count_median) if row.count_median else 0.0
         return OpPrice(
             op=op.name, precision=row.precision, latency_us=row.latency_us, energy_uj=row.energy_uj, provenance=row.provenance,
-            uncertainty=self.profile.header.validity.relative_error + spread, symbol=row.symbol, code_bytes=row.code_bytes,
+            uncertainty=row.relative_error(self.profile.validity.relative_error), symbol=row.symbol, code_bytes=row.code_bytes,
             weight_bytes=row.weight_bytes, scratch_bytes=row.scratch_bytes, interpolated=False,
         )  # fmt: skip
 
@@ -116,7 +115,7 @@ class CostModel:
             op=op.name, precision=key.precision, latency_us=latency_us,
             energy_uj=latency_us * median(row.energy_uj / row.latency_us for row in rows),
             provenance=max((row.provenance for row in rows), key=_TRUST.index),
-            uncertainty=self.profile.header.validity.relative_error + regression.error,
+            uncertainty=median(row.relative_error(self.profile.validity.relative_error) for row in rows) + regression.error,
             symbol=rows[0].symbol, code_bytes=max(row.code_bytes for row in rows),
             weight_bytes=packed_weight_bytes(op, key.stored_bits) if op.has_weights else 0,
             scratch_bytes=scratch_bytes(op, key.precision), interpolated=True,
@@ -147,6 +146,8 @@ class CostModel:
         return f"Profile {self.profile.name} must have a row for {key}, but has {found}; {self._remedy()}."
 
     def _remedy(self) -> str:
+        if self.profile.header.library.published:
+            return f"{self.profile.header.library.kernel_library} cannot be measured here: choose what the table has"
         return f"measure it with `hwsearch measure {self.profile.name} --space SPACE`"
 
     def breakdown(

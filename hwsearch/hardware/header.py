@@ -40,7 +40,8 @@ class Library(_Section):
     """The kernels that were measured.
 
     `runtime_bytes` is what every model occupies besides kernels and tables; `dispatch_count` what calling one operation takes
-    besides the operation itself, in the unit of `[counter]`.
+    besides the operation itself, in the unit of `[counter]`. A `published` library is known from publications alone: it is
+    neither built nor timed here.
     """
 
     kernel_library: str
@@ -49,6 +50,7 @@ class Library(_Section):
     flags: str
     runtime_bytes: int = Field(default=0, ge=0)
     dispatch_count: float = Field(default=0.0, ge=0)
+    published: bool = False
 
 
 class Validity(_Section):

@@ -19,6 +19,7 @@ from hwsearch.errors import ProfileError
 from hwsearch.graph.op import Op, OpKind, Shape, parse_shape, shape_text
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import HEADER_FILE, RUNS_FILE, Device, ProfileHeader, RunRecord, Validity, read_header, read_runs
+from hwsearch.hardware.published import PublishedNetwork, read_networks
 
 __all__ = [
     "HardwareProfile", "Measurement", "ProfileHeader", "Provenance", "RowKey", "RunRecord",
@@ -41,7 +42,7 @@ class Provenance(StrEnum):
     EMULATED = "emulated"
     """A documented cycle model on an instruction-set emulator."""
     CALIBRATED = "calibrated"
-    """Emulated, times a factor fitted on cited published numbers."""
+    """Derived from cited published numbers of whole networks: an emulation or a sum of loops fitted to them."""
     PUBLISHED = "published"
     DATASHEET = "datasheet"
 
@@ -88,8 +89,8 @@ class Measurement:
     """One row of `ops.csv`: fields are its columns, in order.
 
     `stored_bits` and `weight_bits` are 0 without weights. Counts are in the unit of `[counter]`: median and 5th and 95th
-    percentile over `repeats`. `code_bytes` is the machine code of `symbol`, `weight_bytes` the packed weights,
-    `scratch_bytes` the kernel's working memory.
+    percentile over `repeats`, or, in a row that no clock or emulator gave, a value and the interval it lies in. `code_bytes`
+    is the machine code of `symbol`, `weight_bytes` the packed weights, `scratch_bytes` the kernel's working memory.
     """
 
     op: OpKind
@@ -125,6 +126,15 @@ class Measurement:
     @property
     def precision(self) -> Precision:
         return Precision(self.weight_bits, self.activation_bits)
+
+    def relative_error(self, device_error: float) -> float:
+        """What the row's latency may be off by, given the error of the whole table.
+
+        Scatter of repeated runs comes on top of that error; a derived row's interval says all that is known of the row.
+        """
+        spread = (self.count_p95 - self.count_p05) / (2 * self.count_median) if self.count_median else 0.0
+        timed = self.provenance in (Provenance.MEASURED, Provenance.EMULATED)
+        return device_error + spread if timed else max(device_error, spread)
 
     @classmethod
     def of_counts(
@@ -168,6 +178,7 @@ class HardwareProfile:
     header: ProfileHeader
     measurements: tuple[Measurement, ...]
     runs: tuple[RunRecord, ...] = ()
+    networks: tuple[PublishedNetwork, ...] = ()
 
     @property
     def device(self) -> Device:
@@ -228,7 +239,9 @@ def load_profile(name_or_path: str | Path, folders: Iterable[str | Path] = ()) -
     runs = read_runs(folder)
     rows = read_measurements(folder, header)
     _check_runs(folder, rows, runs)
-    return HardwareProfile(name=folder.resolve().name, header=header, measurements=rows, runs=runs)
+    return HardwareProfile(
+        name=folder.resolve().name, header=header, measurements=rows, runs=runs, networks=read_networks(folder)
+    )
 
 
 def read_measurements(folder: Path, header: ProfileHeader) -> tuple[Measurement, ...]:

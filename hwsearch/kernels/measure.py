@@ -22,6 +22,7 @@ from hwsearch.hardware.profile import Measurement, find_profile, write_measureme
 from hwsearch.kernels.cases import random_case
 from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, all_sources, kernel, scratch_bytes
 from hwsearch.kernels.grid import Work, default_grid, network_grid
+from hwsearch.kernels.power import Span, find_meter, whole_span, with_energy
 from hwsearch.kernels.targets import EMULATOR, Target, Timing, find_target
 from hwsearch.kernels.toolchain import HOST
 from hwsearch.progress import Progress, silent
@@ -50,6 +51,7 @@ def measure(
     grid: Sequence[Work] | None = None,
     folder: Path | None = None,
     workers: int | None = None,
+    meter: Path | None = None,
     progress: Progress = silent,
 ) -> RunRecord:
     """Measure a device's table and write `ops.csv` and `runs.jsonl` into `folder/<profile>`.
@@ -57,25 +59,37 @@ def measure(
     `device` is a profile's name or path; `host` is this computer's own (`host_x86_64`, say). `target` is `emulator` or
     `host`, by default what the profile counts: cycles are emulated, nanoseconds taken here. The grid is the default one and
     all of `networks`, unless given. A profile found elsewhere has its header copied, so that a shipped table is never changed.
-    Rows of other kernel sources, compilers or flags are dropped.
+    Rows of other kernel sources, compilers or flags are dropped. Energy is what `meter` recorded, a file that a user's meter
+    writes meanwhile; without one what the processor counts, where it can be read; else active power times time.
 
     Raises:
-        ProfileError: no such profile, or its counter does not fit the target.
+        ProfileError: no such profile, its counter does not fit the target, or the meter did not watch.
         ToolchainError: a compiler or the emulator is missing.
     """
     started = time.monotonic()
     source, destination = _places(device, folder)
     header = read_header(source)
+    if header.library.published:
+        raise ProfileError(
+            f"A profile to measure must be of kernels that can be built here, but {destination.name} holds published numbers of "
+            f"{header.library.kernel_library}; measure the board's own profile, such as {destination.name.split('.')[0]}."
+        )
     chosen = find_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header.memory, _compiler(header))
     if chosen.unit != header.counter.unit:
         raise ProfileError(
             f"The table of {destination.name} must count {header.counter.unit}, but the target {chosen.name} counts {chosen.unit}"
             "; choose the other target or correct [counter] in its profile.toml."
         )
+    watching = find_meter(meter, on_this_computer=chosen.name == HOST)
     works = tuple(grid) if grid is not None else (*default_grid(), *network_grid(networks))
     works = tuple({work.key: work for work in works}.values())
     sources = source_sha256()
+    if watching is not None:
+        watching.start()
     timed = _time_all(chosen, works, workers, progress)
+    trace, spans = watching.stop() if watching is not None else None, [one.span for one in timed]
+    if meter is None and trace is not None and trace.mean_mw(whole_span(spans)) is None:
+        trace = None  # too short for the processor's counters
     if source_sha256() != sources:
         raise ToolchainError("The kernel sources must stay as they are while they are measured, but they changed; measure again.")
     if not (destination / HEADER_FILE).exists():
@@ -83,6 +97,8 @@ def measure(
         shutil.copyfile(source / HEADER_FILE, destination / HEADER_FILE)
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{sources[:8]}"
     rows = [_row(header, work, result, chosen, run_id) for work, result in zip(works, timed, strict=True)]
+    if trace is not None:
+        rows = with_energy(rows, spans, trace)
     run = RunRecord(
         run_id=run_id,
         utc_date=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
@@ -92,7 +108,7 @@ def measure(
         binary_sha256=_binary_sha256(timed),
         compiler=chosen.compiler.description,
         flags=chosen.compiler.recorded_flags,
-        machine=chosen.describe(),
+        machine=chosen.describe() + (f"; energy: {trace.source}" if trace is not None else ""),
         rows=len(rows),
         seconds=round(time.monotonic() - started, 1),
     )
@@ -118,11 +134,12 @@ def _compiler(header: ProfileHeader) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timed:
-    """What timing one row gave, and what was built for it."""
+    """What timing one row gave, what was built for it, and when it was timed."""
 
     timing: Timing
     code_bytes: int
     digest: bytes
+    span: Span
 
 
 def _time_all(target: Target, works: Sequence[Work], workers: int | None, progress: Progress) -> list[Timed]:
@@ -173,7 +190,10 @@ def _time_chunk(target: Target, works: Sequence[Work]) -> list[Timed]:
         function = kernel(work.op, work.precision)
         seed = zlib.crc32(str(work.key).encode())  # the same inputs for a row in whatever order and process
         case = random_case(work.op, work.precision, work.stored_bits, seed)
-        timed.append(Timed(timing=target.time(case), code_bytes=target.code_bytes(function), digest=target.digest(function)))
+        code_bytes, digest = target.code_bytes(function), target.digest(function)  # built before the time that a meter sees
+        begun = time.time()
+        timing = target.time(case)
+        timed.append(Timed(timing=timing, code_bytes=code_bytes, digest=digest, span=(begun, time.time())))
     return timed
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hwsearch.errors import HwsearchError
+from hwsearch.errors import HwsearchError, JobError
 from hwsearch.service import views
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Search workers; defaul
 RayAddress = Annotated[str | None, typer.Option(help="Ray cluster (host:port) to search on; default: this computer.")]
 ProfileName = Annotated[str, typer.Option(help="Hardware profile: a name or a folder.")]
 SpaceName = Annotated[str, typer.Option(help="Search space: a name or a TOML file.")]
+
+Widen = Annotated[bool, typer.Option("--widen", help="Run widths that a profile lacks at the next wider one it has.")]
 
 
 def main() -> None:
@@ -191,16 +193,27 @@ def verify(
 
 
 @app.command()
-def profiles(name: Annotated[str | None, typer.Argument(help="Show this one.")] = None, as_json: Json = False) -> None:
+def profiles(
+    name: Annotated[str | None, typer.Argument(help="Show this one.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Also draw it to an .svg or .html file: where low bits pay.")] = None,
+    as_json: Json = False,
+) -> None:
     """List the hardware profiles, or show one."""
     from hwsearch.hardware.profile import list_profiles, load_profile
 
     if name is None:
+        if picture is not None:
+            raise JobError("A picture must be of one profile, but none is named; run hwsearch profiles NAME --picture FILE.")
         records = [views.profile_record_or_fault(found) for found in list_profiles()]
         _emit(records, views.profiles_text(records), as_json)
-    else:
-        record = views.profile_record(load_profile(name)) | {"ops": views.profile_ops(load_profile(name))}
-        _emit(record, views.profile_text(record), as_json)
+        return
+    profile = load_profile(name)
+    if picture is not None:
+        from hwsearch.service.profile_picture import write_picture
+
+        write_picture(profile, picture)
+    record = views.profile_record(profile) | views.profile_details(profile)
+    _emit(record, views.profile_text(record), as_json)
 
 
 @app.command()
@@ -216,19 +229,38 @@ def spaces(name: Annotated[str | None, typer.Argument(help="Show this one.")] = 
 @app.command()
 def cost(
     space: SpaceName,
-    profile: ProfileName,
+    profile: Annotated[list[str], typer.Option(help="Hardware profile: a name or a folder; several stand side by side.")],
     bits: Annotated[str, typer.Option(help="Uniform precision such as w4a8, or op=w4a8,op=… for each op.")],
+    widen: Widen = False,
     as_json: Json = False,
 ) -> None:
-    """Price an assignment, op by op."""
+    """Price an assignment, op by op, on one device or on several side by side."""
     from hwsearch.graph.space import load_space, network_for_space
-    from hwsearch.hardware.cost_model import CostModel
     from hwsearch.hardware.profile import load_profile
+    from hwsearch.service.pricing import compare
 
+    devices = [load_profile(name) for name in profile]
     loaded = load_space(space, network_for_space(space))
-    costs = CostModel(loaded.network, load_profile(profile))
-    record = views.cost_record(loaded, costs, bits)
-    _emit(record, views.cost_text(record), as_json)
+    records = compare(loaded, devices, views.read_bits(loaded, bits), wider=widen)
+    if len(records) > 1:
+        _emit({"profiles": records}, views.comparison_text(records), as_json)
+    else:
+        only = {key: value for key, value in records[0].items() if key not in ("profile", "uncertainty")}
+        _emit(only, views.cost_text(only), as_json)
+
+
+@app.command()
+def price(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a finished search, or its front.json.")],
+    profile: ProfileName,
+    widen: Widen = False,
+    as_json: Json = False,
+) -> None:
+    """Price a finished front on another device, without training."""
+    from hwsearch.service.pricing import price_run
+
+    record, text = price_run(run, profile, wider=widen)
+    _emit(record, text, as_json)
 
 
 @app.command()
@@ -237,11 +269,14 @@ def measure(
     target: Annotated[str | None, typer.Option(help="emulator or host; default: as the profile says.")] = None,
     space: Annotated[list[str] | None, typer.Option(help="Also measure the shapes of this search space.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Folder of profiles to write to; default: hardware_profiles.")] = None,
+    meter: Annotated[
+        Path | None, typer.Option(help="CSV that your power meter writes meanwhile: time_s (since 1970), power_w or power_mw.")
+    ] = None,
 ) -> None:
     """Time every kernel at every shape and precision on a device, and write its table."""
     from hwsearch.service.measuring import measure_device
 
-    print(measure_device(device, target, space or [], folder))
+    print(measure_device(device, target, space or [], folder, meter))
 
 
 @app.command()

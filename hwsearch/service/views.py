@@ -1,7 +1,7 @@
 """What the reading verbs print: each result as a record (the JSON that other programs rely on) and as text."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -10,9 +10,11 @@ from hwsearch.errors import ProfileError, SpaceError
 from hwsearch.graph.op import shape_text
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.front import ParetoFront
 from hwsearch.hardware.profile import HardwareProfile, load_profile
+
+if TYPE_CHECKING:
+    from hwsearch.hardware.cost_model import CostModel  # loads scipy, which --help has no need of
 
 Record = dict[str, Any]
 
@@ -99,6 +101,7 @@ def profile_record(profile: HardwareProfile) -> Record:
         "rows": len(profile.measurements),
         "provenance": counts,
         "validity": profile.validity.text,
+        "relative_error": profile.validity.relative_error,
     }
 
 
@@ -107,17 +110,21 @@ def profile_record_or_fault(name: str) -> Record:
     try:
         return profile_record(load_profile(name))
     except ProfileError as fault:
-        return {"name": name, "core": "", "clock_hz": 0, "rows": 0, "provenance": {}, "validity": "", "fault": str(fault)}
+        nothing = {"core": "", "clock_hz": 0, "rows": 0, "provenance": {}, "validity": "", "relative_error": 0.0}
+        return {"name": name, **nothing, "fault": str(fault)}
 
 
 def profiles_text(records: list[Record]) -> str:
     rows = [
-        [r["name"], r["core"], f"{r['clock_hz'] / 1e6:.0f}", str(r["rows"]), _counts_text(r["provenance"])]
+        [
+            r["name"], r["core"], f"{r['clock_hz'] / 1e6:.0f}", str(r["rows"]), _counts_text(r["provenance"]),
+            f"±{100 * r['relative_error']:.0f} %",
+        ]
         for r in records
         if "fault" not in r
-    ]
+    ]  # fmt: skip
     faults = [f"{r['name']}: {r['fault']}" for r in records if "fault" in r]
-    return "\n".join([_table("", ["profile", "core", "MHz", "rows", "provenance"], rows), *faults])
+    return "\n".join([_table("", ["profile", "core", "MHz", "rows", "provenance", "stated error"], rows), *faults])
 
 
 def _counts_text(counts: dict[str, int]) -> str:
@@ -136,13 +143,32 @@ def profile_ops(profile: HardwareProfile) -> list[Record]:
     ]
 
 
+def profile_details(profile: HardwareProfile) -> Record:
+    """What is shown of one profile alone."""
+    networks = [asdict(network) | {"left_out_error": network.left_out_error} for network in profile.networks]
+    return {"ops": profile_ops(profile)} | ({"networks": networks} if networks else {})
+
+
 def profile_text(record: Record) -> str:
     head = [
         f"{record['name']}: {record['core']} at {record['clock_hz'] / 1e6:.0f} MHz, {record['rows']} rows",
         f"validity: {record['validity']}",
     ]
     rows = [[op["op"], op["precision"], str(op["rows"]), f"{op['mean_latency_us']:.1f}"] for op in record["ops"]]
-    return "\n".join([*head, _table("", ["op", "precision", "rows", "mean us"], rows)])
+    return "\n".join([*head, _table("", ["op", "precision", "rows", "mean us"], rows), *_networks_text(record)])
+
+
+def _networks_text(record: Record) -> list[str]:
+    """Whole networks as they were published, if the profile has some."""
+    rows = [
+        [
+            n["network"], n["precision"], _ms(n["latency_us"]), f"{n['energy_uj'] / 1000:.3f}", _ms(n["left_out_us"]),
+            f"{100 * n['left_out_error']:+.1f}",
+        ]
+        for n in record.get("networks", [])
+    ]  # fmt: skip
+    columns = ["published network", "precision", "ms", "mJ", "predicted when left out, ms", "error %"]
+    return [_table("", columns, rows)] if rows else []
 
 
 def space_record(space: SearchSpace) -> Record:
@@ -172,8 +198,7 @@ def spaces_text(records: list[Record], *, whole: bool) -> str:
     )
 
 
-def cost_record(space: SearchSpace, costs: CostModel, bits: str) -> Record:
-    assignment = _assignment(space, bits)
+def cost_record(space: SearchSpace, costs: "CostModel", assignment: BitAssignment) -> Record:
     total = costs.price(assignment)
     prices = costs.breakdown(assignment)
     ops = [
@@ -195,7 +220,8 @@ def cost_record(space: SearchSpace, costs: CostModel, bits: str) -> Record:
     return asdict(total) | {"provenance": costs.provenance(prices), "ops": ops}
 
 
-def _assignment(space: SearchSpace, bits: str) -> BitAssignment:
+def read_bits(space: SearchSpace, bits: str) -> BitAssignment:
+    """A uniform precision, or `op=precision,...`."""
     if "=" not in bits:
         return space.uniform(Precision.parse(bits))
     assignment = BitAssignment.from_key(bits)
@@ -222,3 +248,21 @@ def cost_text(record: Record) -> str:
         f"{record['flash_bytes'] / 1024:.1f} KB flash, {record['ram_bytes'] / 1024:.1f} KB RAM; {shares}"
     )
     return _table("", columns, rows) + "\n" + total
+
+
+def comparison_text(records: list[Record]) -> str:
+    """Milliseconds of each operation per device; a precision stands beside them where a device runs another one."""
+    rows = []
+    for own in zip(*(record["ops"] for record in records), strict=True):
+        precision = own[0]["precision"]
+        cells = [_ms(op["latency_us"]) + (f" ({op['precision']})" if op["precision"] != precision else "") for op in own]
+        rows.append([own[0]["name"], own[0]["kind"], own[0]["out_shape"], precision, *cells])
+    totals = [
+        ("total ms", [f"{_ms(r['latency_us'])} ±{100 * r['uncertainty']:.0f} %" for r in records]),
+        ("uJ (power x time)", [f"{r['energy_uj']:.1f}" for r in records]),
+        ("flash KB", [f"{r['flash_bytes'] / 1024:.1f}" for r in records]),
+        ("RAM KB", [f"{r['ram_bytes'] / 1024:.1f}" for r in records]),
+        ("from", [", ".join(f"{kind} {100 * share:.0f} %" for kind, share in r["provenance"].items()) for r in records]),
+    ]
+    rows += [[name, "", "", "", *cells] for name, cells in totals]
+    return _table("", ["op", "kind", "out", "precision", *(record["profile"] for record in records)], rows)
