@@ -6,7 +6,7 @@ from hwsearch.kernels.loops.listing import SCALE, SUMS, Listing, begin_stretch, 
 
 UMLAL_CALL = (
     "pixels", "weights", "stretches", "count", "pixel_step", "centres", "out0", "out1", "out2", "out3", "out_step", "max",
-    "scales", "raw",
+    "scales", "filters", "raw",
 )  # fmt: skip
 UMLAL_UNROLL = 16
 UMLAL_STEP = 8 * 4
@@ -64,14 +64,21 @@ def store_totals(out: Listing, at: dict[str, int], filters: int, codes: int) -> 
     for register in range(4, 4 + 4 * words):
         out(f"usub8 lr, r{register}, r12", f"sel r{register}, r12, r{register}")
     out(f"ldr.w r12, [sp, #{at['out_step']}]")
-    for p in range(4):
-        first = 4 + words * p
-        if filters == 2:
-            out(f"str.w r{first}, [r{p}, #0]")
-        else:
-            out(f"strh.w r{first}, [r{p}, #0]", f"lsr.w r{first}, r{first}, #16", f"strh.w r{first}, [r{p}, #2]")
-            out(f"strh.w r{first + 1}, [r{p}, #4]")
+    if filters == 2:
+        out(*(f"str.w r{4 + p}, [r{p}, #0]" for p in range(4)))
+    else:
+        store_halves(out, at)
     out(*(f"add.w r{p}, r{p}, r12" for p in range(4)), *(f"str.w r{p}, [sp, #{at[f'out{p}']}]" for p in range(4)))
+
+
+def store_halves(out: Listing, at: dict[str, int]) -> None:
+    """Codes of 2, 4 or 6 filters: r4 and r5 hold those of the pixel at r0, and so on."""
+    out(f"ldr.w lr, [sp, #{at['filters']}]")
+    out(*(f"strh.w r{4 + 2 * p}, [r{p}, #0]" for p in range(4)), "cmp.w lr, #4", "blt.w 9f")
+    for p in range(4):
+        out(f"lsr.w r{4 + 2 * p}, r{4 + 2 * p}, #16", f"strh.w r{4 + 2 * p}, [r{p}, #2]")
+    out("beq.w 9f", *(f"strh.w r{5 + 2 * p}, [r{p}, #4]" for p in range(4)))
+    out.label(9)
 
 
 def umlal(name: str, layout: tuple[int, int, int, int], comment: str) -> str:
