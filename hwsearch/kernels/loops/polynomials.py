@@ -90,6 +90,24 @@ def polynomial(name: str) -> str:
     return out.function(f"hw_poly_{name}", comment)
 
 
+BEGIN_CALL = ("totals", "centres", "other_centres", "count", "bias0", "bias1")
+
+
+def poly_begin() -> str:
+    """Totals of two rows and filters: bias - centre; two positions at a time, then one."""
+    out = Listing()
+    out("push.w {r4-r11, lr}", *(f"ldr.w r{i}, [r0, #{4 * i}]" for i in (1, 2, 3, 4, 5, 0)))
+    out("ands.w r12, r3, #1", "add.w r3, r1, r3, lsl #2", "bne.w 2f")
+    out.label(1)
+    for half in range(2):
+        if half:
+            out.label(2)
+        out("ldr.w r12, [r1], #4", "ldr.w lr, [r2], #4", "sub.w r6, r4, r12", "sub.w r7, r5, r12", "sub.w r8, r4, lr")
+        out("sub.w r9, r5, lr", "stm.w r0!, {r6-r9}")
+    out("cmp.w r1, r3", "bne.w 1b", "pop.w {r4-r11, pc}")
+    return out.function("hw_poly_begin", "Totals of one pair of rows before anything is multiplied.")
+
+
 FINISH_CALL = ("totals", "output", "out_step", "count", "max", "scales")
 
 
@@ -125,5 +143,7 @@ def poly_header() -> Iterator[str]:
     yield call_struct("poly_call", POLY_CALL)
     for name in POLYNOMIALS:
         yield polynomial(name)
+    yield call_struct("poly_begin_call", BEGIN_CALL)
+    yield poly_begin()
     yield call_struct("poly_finish_call", FINISH_CALL)
     yield poly_finish()

@@ -113,7 +113,7 @@ HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint
         sums[i] = (int32_t)sum[i];
 }
 
-HW_INLINE void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift)
+HW_APART void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift)
 {
     const int32_t left = t->x0 - op->pad_w + t->start, in_w = op->in_w;
     const uint32_t pitch = p->most * pixels + 2;
@@ -172,22 +172,33 @@ HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t
     }
 }
 
+HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint32_t bits, int shift, int32_t edges[2][2])
+{
+    const uint32_t row_bytes = hw_row_bytes(9 * p->channels, op->stored_bits);
+    const uint8_t *rows[2] = {op->weights + filter * row_bytes, op->weights + (filter + 1) * row_bytes};
+    if (op->stored_bits == 8)
+        expand_poly(p, rows, 8, bits, shift, edges);
+    else if (op->stored_bits == 4 && bits <= 4)
+        expand_poly(p, rows, 4, bits, shift, edges);
+    else if (bits <= 2)
+        expand_poly(p, rows, 2, bits, shift, edges);
+}
+
 /* Totals start from the biases, the centres and what padding beside the image adds. */
 HW_APART void begin_totals(const poly *p, const poly_tile *t, const hw_quick_scale scales[2], int32_t edges[2][2], int32_t zero)
 {
     const uint32_t pitch = 4 * (t->segments * p->pixels + 2);
-    const int32_t bias0 = scales[0].bias, bias1 = scales[1].bias;
-    for (int32_t r = 0; r < t->rows; r++) {
-        int32_t *totals = p->totals + (uint32_t)(r / 2) * pitch + r % 2 * 2 + (2 - t->start) * 4;
-        const int32_t *centre = p->centres + r * p->columns, *const end = centre + t->columns;
-        for (; centre < end; centre++, totals += 4) {
-            totals[0] = bias0 - *centre;
-            totals[1] = bias1 - *centre;
-        }
-        for (uint32_t f = 0; f < 2; f++) {
-            int32_t *const right = totals - 4 + f, *const left = right - 4 * (t->columns - 1);
-            *left += t->edges[0] ? zero * edges[f][0] : 0;
-            *right += t->edges[1] ? zero * edges[f][1] : 0;
+    int32_t *totals = p->totals + (2 - t->start) * 4, *const end = totals + (uint32_t)(t->rows + 1) / 2 * pitch;
+    const int32_t *centres = p->centres, last = 4 * (t->columns - 1);
+    for (; totals < end; totals += pitch, centres += 2 * p->columns) {
+        const struct poly_begin_call call = {
+            .totals = hw_address(totals), .centres = hw_address(centres), .other_centres = hw_address(centres + p->columns),
+            .count = (uint32_t)t->columns, .bias0 = (uint32_t)scales[0].bias, .bias1 = (uint32_t)scales[1].bias,
+        };
+        hw_poly_begin(&call);
+        for (uint32_t i = 0; zero && i < 4; i++) {
+            totals[i] += t->edges[0] ? zero * edges[i % 2][0] : 0;
+            totals[last + i] += t->edges[1] ? zero * edges[i % 2][1] : 0;
         }
     }
 }
@@ -232,7 +243,6 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
     const uint32_t outputs = op->out_c / op->groups;
     poly p;
     make_poly(&p, op, pixels);
-    const uint32_t row_bytes = hw_row_bytes(9 * p.channels, op->stored_bits);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < op->out_h; y0 += POLY_OUT_ROWS)
             for (int32_t x0 = 0; x0 < op->out_w; x0 += p.columns) {
@@ -240,15 +250,9 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
                 pack_poly(&p, &t, op, group * p.channels, pixels, shift);
                 sum_poly(&p, &t, (1 << bits) - 1);
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2) {
-                    const uint8_t *rows[2] = {op->weights + o * row_bytes, op->weights + (o + 1) * row_bytes};
                     const hw_quick_scale scales[2] = {hw_make_quick_scale(op, o), hw_make_quick_scale(op, o + 1)};
                     int32_t edges[2][2] = {{0, 0}, {0, 0}};
-                    if (op->stored_bits == 8)
-                        expand_poly(&p, rows, 8, bits, shift, edges);
-                    else if (op->stored_bits == 4 && bits <= 4)
-                        expand_poly(&p, rows, 4, bits, shift, edges);
-                    else if (bits <= 2)
-                        expand_poly(&p, rows, 2, bits, shift, edges);
+                    expand_pair(&p, op, o, bits, shift, edges);
                     begin_totals(&p, &t, scales, edges, op->input_zero[0]);
                     multiply_poly(&p, &t, most_channels, multiply);
                     finish_poly(&p, &t, op, o, scales);
