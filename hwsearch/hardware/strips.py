@@ -108,12 +108,13 @@ def strips(op: Op, precision: Precision) -> Strips:
     if not pointwise and kernel_h <= stride_h and kernel_w <= stride_w:
         gathered = True
     channels = given if gathered else -(-given // 4) * 4
+    window = -(-kernel_h * kernel_w * channels // 4) * 4
     if pointwise or gathered:
         out_h, out_w = 1, out_h * out_w
 
     def cut(columns: int, rows: int) -> Strips:
         return Strips(
-            out_h=out_h, out_w=out_w, given=given, channels=channels, window=-(-kernel_h * kernel_w * channels // 4) * 4, kernel=op.kernel,
+            out_h=out_h, out_w=out_w, given=given, channels=channels, window=window, kernel=op.kernel,
             stride=op.stride, gathered=gathered, columns=columns, rows=rows, lanes=pack.lanes, limit=pack.limit,
         )  # fmt: skip
 
