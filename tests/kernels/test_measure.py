@@ -11,8 +11,9 @@ from hwsearch.hardware.header import RunRecord
 from hwsearch.hardware.layout import packed_weight_bytes
 from hwsearch.hardware.profile import HardwareProfile, load_profile
 from hwsearch.kernels import measure as measuring
+from hwsearch.kernels.freshness import source_sha256
 from hwsearch.kernels.grid import GRIDS, Work, default_grid
-from hwsearch.kernels.measure import measure, source_sha256
+from hwsearch.kernels.measure import measure
 
 SMALL = tuple(
     work
