@@ -100,7 +100,7 @@ def strips(op: Op, precision: Precision) -> Strips:
     channels, pack = op.in_shape[0] // op.groups, packing(precision)
     (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
     _, out_h, out_w = op.out_shape
-    gathered = channels % 4 != 0 or kernel_w * channels < SHORT_WINDOW
+    gathered = channels % 4 != 0 or (kernel_h > 1 and kernel_w * channels < SHORT_WINDOW)
     pointwise = op.kernel == op.stride == (1, 1) and op.padding == (0, 0) and not gathered
     if not pointwise and kernel_h <= stride_h and kernel_w <= stride_w:
         gathered = True
@@ -183,3 +183,17 @@ def polynomials(op: Op, precision: Precision) -> Polynomials | None:
         if columns == 1 or cut.packed_bytes <= POLY_BYTES:
             return cut
         pieces += 1
+
+
+DEPTHWISE_ROWS, DEPTHWISE_COLUMNS = 10, 256
+
+
+def depthwise_pairs_bytes(op: Op) -> int:
+    """Working memory of `hw_depthwise.h`: pairs of pixels, 10 rows and four channels each, and sums; 0 for other shapes."""
+    _, out_h, out_w = op.out_shape
+    if op.kernel != (3, 3) or op.stride not in ((1, 1), (2, 2)) or op.in_shape[0] % 4 or out_w > DEPTHWISE_COLUMNS:
+        return 0
+    stride = op.stride[0]
+    rows = min((DEPTHWISE_ROWS - 3) // stride + 1, out_h)
+    pairs = (-(-out_w // 2) if stride == 1 else out_w) + 1
+    return 4 * (4 * DEPTHWISE_ROWS * pairs + rows * out_w + 1)

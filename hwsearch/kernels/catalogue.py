@@ -18,11 +18,14 @@ from hwsearch.hardware.layout import scratch_bytes as scratch_bytes  # noqa: PLC
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 
 C_FOLDER = Path(__file__).parent / "c"
+_CORTEX_M_HEADERS = (
+    "cortex_m", "strips", "polynomials", "smlad_loops", "umlal_loops", "poly_loops", "depthwise", "depthwise_loops",
+)  # fmt: skip
 HEADERS = (
     "hw_kernels.h",
     "portable/hw_portable.h",
     "portable/hw_tile.h",
-    *(f"cortex_m/hw_{name}.h" for name in ("cortex_m", "strips", "polynomials", "smlad_loops", "umlal_loops", "poly_loops")),
+    *(f"cortex_m/hw_{name}.h" for name in _CORTEX_M_HEADERS),
 )
 """Included by kernel sources; their folders must be on the include path."""
 

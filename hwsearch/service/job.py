@@ -137,6 +137,6 @@ def demo_job(seed: int, workers: int) -> Job:
         space="digits_cnn",
         profile="nucleo_l4r5zi",
         seed=seed,
-        budget=BudgetSection(latency="10ms", mean_latency="7.5ms", flash="64KB", ram="16KB"),
+        budget=BudgetSection(latency="7ms", mean_latency="4.5ms", flash="96KB", ram="16KB"),
         search=SearchSection(trials=96, workers=workers),
     )

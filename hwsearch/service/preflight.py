@@ -4,6 +4,7 @@ import tomllib
 from pathlib import Path
 
 from hwsearch.errors import JobError, ProfileError
+from hwsearch.graph.network import Network
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.feasibility import require_reachable
@@ -14,7 +15,7 @@ from hwsearch.service.job import Job, read_job
 def check_job(job: Job, ray_address: str | None = None) -> None:
     """Raise the error of the first thing a job names that is missing or does not fit."""
     profile = load_profile(job.profile)
-    space = load_space(job.space, network_for_space(job.space))
+    space = load_space(job.space, _network_of_task(job))
     costs = CostModel(space.network, profile)
     for unit in space.units:
         for precision in unit.precisions:
@@ -27,6 +28,21 @@ def check_job(job: Job, ray_address: str | None = None) -> None:
         from hwsearch.study.pool import check_address
 
         check_address(ray_address)
+
+
+def _network_of_task(job: Job) -> Network:
+    """The network that the task trains, which must be the one that the space was written for."""
+    from hwsearch.graph.capture import capture
+    from hwsearch.tasks.catalogue import load_task
+
+    task = load_task(job.task, data=job.data)
+    trained, expected = capture(task.model, task.example_input), network_for_space(job.space)
+    if trained.ops != expected.ops:
+        raise JobError(
+            f"A job's space must be written for its task's network, but {job.task} trains {trained.name} "
+            f"({len(trained.ops)} operations) and {job.space} is for {expected.name} ({len(expected.ops)}); choose one that fits."
+        )
+    return trained
 
 
 def check_path(path: Path) -> str:

@@ -126,6 +126,22 @@ def test_an_unknown_key_of_a_job_is_named_with_its_line(hwsearch, tmp_path):
     assert "search.trails" in err and "line 10" in err
 
 
+def test_a_space_of_another_network_is_refused_before_training(hwsearch, tmp_path):
+    (tmp_path / "job.toml").write_text(JOB.replace("digits_cnn", "lenet5_mnist"))
+    code, err = hwsearch("run", "job.toml")
+    assert code == 2 and one_sentence(err)
+    assert "DigitsCNN" in err and "LeNet5" in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_data_that_is_not_there_is_refused_before_training(hwsearch, tmp_path, monkeypatch):
+    (tmp_path / "job.toml").write_text(JOB.replace('"digits"', '"mnist"').replace("digits_cnn", "lenet5_mnist"))
+    monkeypatch.delenv("HWSEARCH_DATA", raising=False)
+    code, err = hwsearch("run", "job.toml")
+    assert code == 2 and one_sentence(err)
+    assert "HWSEARCH_DATA" in err
+
+
 def test_a_ray_address_that_does_not_answer_is_said_so(hwsearch, tmp_path):
     (tmp_path / "job.toml").write_text(JOB)
     code, err = hwsearch("run", "job.toml", "--ray-address", "127.0.0.1:9")

@@ -1,10 +1,8 @@
 """The Cortex-M functions, emulated, compute what the numpy reference computes, and write nothing else."""
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,12 +15,12 @@ from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.emulator import CortexM
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
+from hwsearch.kernels.loops.__main__ import FILES, text_of
 from hwsearch.kernels.targets import EmulatorTarget
 from hwsearch.kernels.timing import NO_WAIT
 from hwsearch.kernels.toolchain import CORTEX_M4, find_compiler
 
 GUARD, FILL = 64, 0xA5
-CORTEX_M = C_FOLDER / "cortex_m"
 
 
 @cache
@@ -139,6 +137,22 @@ def test_convolutions_agree(precision: Precision) -> None:
             assert agrees(case if seed % 7 == 6 else varied(case, seed)), f"seed {seed}: {op} {precision}"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_depthwise_convolutions_agree(precision: Precision) -> None:
+    random = np.random.default_rng(ALL_PRECISIONS.index(precision))
+    for seed in range(30):
+        channels, step, pad = int(random.choice([1, 3, 4, 8, 12])), int(random.integers(1, 4)), int(random.integers(0, 3))
+        sides = (int(random.integers(3, 24)), int(random.integers(3, 24)))
+        size = (3, 3) if random.random() < 0.8 else (2, 5)
+        if min(sides) + 2 * pad < 5 or channels == 1:
+            continue
+        op = convolution((channels, *sides), channels, size, (step, step), (pad, pad), groups=channels)
+        case = random_case(op, precision, stored_width(precision, seed), seed, logits=seed % 9 == 8)
+        assert agrees(case if seed % 9 == 8 else varied(case, seed)), f"seed {seed}: {op} {precision}"
+        assert seed % 5 or agrees(with_largest_codes(case)), f"largest codes, seed {seed}: {op} {precision}"
+
+
 def with_largest_codes(case: Case) -> Case:
     """Every input code and every weight at its largest, the sums as they are."""
     assert case.stored is not None
@@ -177,11 +191,5 @@ def test_shapes_of_real_networks_agree(precision: Precision) -> None:
 
 
 def test_generated_files_are_what_the_generator_writes() -> None:
-    path = CORTEX_M / "generate.py"
-    spec = importlib.util.spec_from_file_location("generate_cortex_m", path)
-    assert spec and spec.loader
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
-    written = {name: (CORTEX_M / name).read_text(encoding="utf-8") for name in generate.FILES}
-    assert written == {name: generate.text_of(name) for name in generate.FILES}
-    assert {Path(name).name for name in written} == {path.name for path in CORTEX_M.glob("*_loops.h")}
+    written = {path.name: path.read_text(encoding="utf-8") for path in (C_FOLDER / "cortex_m").glob("*_loops.h")}
+    assert written == {name: text_of(name) for name in FILES}

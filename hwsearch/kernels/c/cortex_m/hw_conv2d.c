@@ -22,13 +22,14 @@ typedef struct filter_block {
     hw_quick_scale scales[MOST_FILTERS];
 } filter_block;
 
+/* Blocks of 4 filters leave as words and must be whole; blocks of 6 leave as halfwords and may end with 2 or 4. */
 HW_INLINE void begin_block(filter_block *block, const hw_op *op, uint32_t first, uint32_t end, uint32_t filters, int quick)
 {
     block->first = first;
     block->count = end - first < filters ? end - first : filters;
-    block->quick = quick && block->count == filters;
+    block->quick = quick && (block->count == filters || filters == 6);
     for (uint32_t f = 0; f < filters && block->quick; f++)
-        block->scales[f] = hw_make_quick_scale(op, first + f);
+        block->scales[f] = hw_make_quick_scale(op, first + (f < block->count ? f : 0));
 }
 
 HW_INLINE uint32_t *pack_pairs(uint32_t *words, const uint8_t *const codes[MOST_LANES], uint32_t channels, int32_t *sums)
@@ -211,7 +212,7 @@ HW_INLINE void narrow_row(const strip *s, const hw_op *op, const filter_block *b
         .pixel_step = step, .centres = hw_address(centres), .out0 = hw_address(op->output) + index[0],
         .out1 = hw_address(op->output) + index[1], .out2 = hw_address(op->output) + index[2],
         .out3 = hw_address(op->output) + index[3], .out_step = op->out_c, .max = op->output_max * 0x01010101u,
-        .scales = hw_address(block->scales),
+        .scales = hw_address(block->scales), .filters = block->count,
     };
     if (block->quick) {
         multiply(&call);

@@ -1,4 +1,4 @@
-/* Written by generate.py, which explains it; do not edit. */
+/* Written by hwsearch/kernels/loops; do not edit. */
 #include "hw_cortex_m.h"
 
 #ifdef HW_CORTEX_M
@@ -1403,6 +1403,47 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_poly_s10_k4
         "str.w r1, [sp, #12]\n"
         "bne.w 1b\n"
         "add.w sp, sp, #40\n"
+        "pop.w {r4-r11, pc}\n");
+}
+
+struct poly_begin_call {
+    uint32_t totals, centres, other_centres, count, bias0, bias1;
+};
+
+/* Totals of one pair of rows before anything is multiplied. */
+__attribute__((naked, noinline, aligned(32), unused)) static void hw_poly_begin(__attribute__((unused)) const void *call)
+{
+    __asm__ volatile(
+        "push.w {r4-r11, lr}\n"
+        "ldr.w r1, [r0, #4]\n"
+        "ldr.w r2, [r0, #8]\n"
+        "ldr.w r3, [r0, #12]\n"
+        "ldr.w r4, [r0, #16]\n"
+        "ldr.w r5, [r0, #20]\n"
+        "ldr.w r0, [r0, #0]\n"
+        "ands.w r12, r3, #1\n"
+        "add.w r3, r1, r3, lsl #2\n"
+        "bne.w 2f\n"
+        ".p2align 2\n"
+        "1:\n"
+        "ldr.w r12, [r1], #4\n"
+        "ldr.w lr, [r2], #4\n"
+        "sub.w r6, r4, r12\n"
+        "sub.w r7, r5, r12\n"
+        "sub.w r8, r4, lr\n"
+        "sub.w r9, r5, lr\n"
+        "stm.w r0!, {r6-r9}\n"
+        ".p2align 2\n"
+        "2:\n"
+        "ldr.w r12, [r1], #4\n"
+        "ldr.w lr, [r2], #4\n"
+        "sub.w r6, r4, r12\n"
+        "sub.w r7, r5, r12\n"
+        "sub.w r8, r4, lr\n"
+        "sub.w r9, r5, lr\n"
+        "stm.w r0!, {r6-r9}\n"
+        "cmp.w r1, r3\n"
+        "bne.w 1b\n"
         "pop.w {r4-r11, pc}\n");
 }
 

@@ -16,7 +16,10 @@
  * and then fields are emptied into totals. The top field ends below bit 64 and both factors below bit 32.
  *
  * A tile is 8 rows of output, packed as [segment][channel][10 input rows]: 2 output rows times 2 filters share their loads,
- * 10 for 12 multiplications. With zero point 0 padding adds nothing, and segments start and end with the image.
+ * 10 for 12 multiplications.
+ *
+ * Segments start and end with the image: a column of padding counts as zeros, and what it adds with another zero point, which
+ * depends on the filter alone, is added to the totals of the first or last output column.
  */
 #ifndef HW_POLYNOMIALS_H
 #define HW_POLYNOMIALS_H
@@ -28,6 +31,8 @@
 
 enum { POLY_BYTES = 16384, POLY_OUT_ROWS = 8, POLY_MOST_CHANNELS = 128, POLY_WEIGHT_BYTES = 24 };
 
+static const uint32_t poly_zeros[POLY_MOST_CHANNELS / 4];
+
 typedef struct poly {
     uint32_t channels, pixels, most; /* of a group; K; most segments of a tile */
     int32_t columns;                 /* output columns of a tile */
@@ -37,9 +42,11 @@ typedef struct poly {
     uint8_t *padding;
 } poly;
 
-/* One tile: where it begins, its size, and the position of its first segment: 0 is the left end of the first window. */
+/* One tile: where it begins, its size, and the position of its first segment: 0 is the left end of the first window. `edges`:
+ * whether the columns of padding on the left and on the right count as zeros. */
 typedef struct poly_tile {
     int32_t y0, x0, rows, columns, start;
+    int edges[2];
     uint32_t segments;
 } poly_tile;
 
@@ -75,9 +82,11 @@ HW_APART poly_tile poly_tile_at(const poly *p, const hw_op *op, int32_t y0, int3
 {
     poly_tile t = {.y0 = y0, .x0 = x0, .rows = hw_smaller(POLY_OUT_ROWS, op->out_h - y0), .columns = hw_smaller(p->columns, op->out_w - x0)};
     int32_t last = t.columns + 1;
-    if (op->input_zero[0] == 0) {
-        t.start = x0 == 0 ? hw_smaller(op->pad_w, 2) : 0;
-        last = hw_larger(hw_smaller(last, op->in_w + op->pad_w - 1 - x0), hw_larger(t.columns - 1, t.start));
+    if (op->pad_w == 1) {
+        t.edges[0] = x0 == 0;
+        t.edges[1] = x0 + t.columns == op->out_w;
+        t.start = t.edges[0];
+        last = hw_larger(last - t.edges[1], t.start);
     }
     t.segments = (uint32_t)(last - t.start) / p->pixels + 1;
     return t;
@@ -104,10 +113,11 @@ HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint
         sums[i] = (int32_t)sum[i];
 }
 
-HW_INLINE void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift)
+HW_APART void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift)
 {
     const int32_t left = t->x0 - op->pad_w + t->start, in_w = op->in_w;
     const uint32_t pitch = p->most * pixels + 2;
+    const uint8_t *const beside = op->pad_w == 1 ? (const uint8_t *)poly_zeros : p->padding;
     for (int32_t r = 0; r < ((t->rows + 1) & ~1) + 2; r++) {
         const int32_t v = t->y0 - op->pad_h + r;
         const uint8_t *row = op->input[0] + (uint32_t)(v * in_w * op->in_c) + first;
@@ -116,7 +126,7 @@ HW_INLINE void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uin
         for (uint32_t s = 0; s < t->segments; s++, words += p->channels * POLY_ROWS, sums += pixels) {
             const uint8_t *codes[4];
             for (uint32_t i = 0; i < pixels; i++, u++)
-                codes[i] = v >= 0 && v < op->in_h && u >= 0 && u < in_w ? row + u * op->in_c : p->padding;
+                codes[i] = u < 0 || u >= in_w ? beside : v < 0 || v >= op->in_h ? p->padding : row + u * op->in_c;
             pack_segment(words, codes, p->channels, pixels, shift, sums);
         }
         sums[0] = sums[1] = 0;
@@ -140,33 +150,55 @@ HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
     }
 }
 
-/* Weights of two filters: [channel][kernel row][filter], the last of a kernel row in the lowest field. */
-HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t stored, uint32_t bits, int shift)
+/* Weights of two filters: [channel][kernel row][filter], the last of a kernel row in the lowest field; `edges` becomes the
+ * sums of a filter's centred weights in the first and in the last kernel column. */
+HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t stored, uint32_t bits, int shift, int32_t edges[2][2])
 {
     const uint32_t quads = p->channels / 4;
-    for (uint32_t f = 0; f < 2; f++)
+    for (uint32_t f = 0; f < 2; f++) {
+        uint32_t first = 0, last = 0;
         for (uint32_t dy = 0; dy < 3; dy++) {
             uint32_t *words = p->weights + 2 * dy + f;
             for (uint32_t quad = 3 * dy * quads; quad < (3 * dy + 1) * quads; quad++, words += 24) {
                 const uint32_t u0 = hw_four_codes(rows[f], quad, stored, bits), u1 = hw_four_codes(rows[f], quad + quads, stored, bits);
                 const uint32_t u2 = hw_four_codes(rows[f], quad + 2 * quads, stored, bits);
+                first = hw_add_bytes(first, u0), last = hw_add_bytes(last, u2);
                 for (uint32_t j = 0; j < 4; j++)
                     words[6 * j] = (u2 >> 8 * j & 255u) | (u1 >> 8 * j & 255u) << shift | (u0 >> 8 * j & 255u) << 2 * shift;
             }
         }
+        edges[f][0] = (int32_t)(2 * first - 3 * p->channels * ((1u << bits) - 1u));
+        edges[f][1] = (int32_t)(2 * last - 3 * p->channels * ((1u << bits) - 1u));
+    }
 }
 
-/* Totals start from the biases and the centres. */
-HW_APART void begin_totals(const poly *p, const poly_tile *t, const hw_quick_scale scales[2])
+HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint32_t bits, int shift, int32_t edges[2][2])
+{
+    const uint32_t row_bytes = hw_row_bytes(9 * p->channels, op->stored_bits);
+    const uint8_t *rows[2] = {op->weights + filter * row_bytes, op->weights + (filter + 1) * row_bytes};
+    if (op->stored_bits == 8)
+        expand_poly(p, rows, 8, bits, shift, edges);
+    else if (op->stored_bits == 4 && bits <= 4)
+        expand_poly(p, rows, 4, bits, shift, edges);
+    else if (bits <= 2)
+        expand_poly(p, rows, 2, bits, shift, edges);
+}
+
+/* Totals start from the biases, the centres and what padding beside the image adds. */
+HW_APART void begin_totals(const poly *p, const poly_tile *t, const hw_quick_scale scales[2], int32_t edges[2][2], int32_t zero)
 {
     const uint32_t pitch = 4 * (t->segments * p->pixels + 2);
-    const int32_t bias0 = scales[0].bias, bias1 = scales[1].bias;
-    for (int32_t r = 0; r < t->rows; r++) {
-        int32_t *totals = p->totals + (uint32_t)(r / 2) * pitch + r % 2 * 2 + (2 - t->start) * 4;
-        const int32_t *centre = p->centres + r * p->columns, *const end = centre + t->columns;
-        for (; centre < end; centre++, totals += 4) {
-            totals[0] = bias0 - *centre;
-            totals[1] = bias1 - *centre;
+    int32_t *totals = p->totals + (2 - t->start) * 4, *const end = totals + (uint32_t)(t->rows + 1) / 2 * pitch;
+    const int32_t *centres = p->centres, last = 4 * (t->columns - 1);
+    for (; totals < end; totals += pitch, centres += 2 * p->columns) {
+        const struct poly_begin_call call = {
+            .totals = hw_address(totals), .centres = hw_address(centres), .other_centres = hw_address(centres + p->columns),
+            .count = (uint32_t)t->columns, .bias0 = (uint32_t)scales[0].bias, .bias1 = (uint32_t)scales[1].bias,
+        };
+        hw_poly_begin(&call);
+        for (uint32_t i = 0; zero && i < 4; i++) {
+            totals[i] += t->edges[0] ? zero * edges[i % 2][0] : 0;
+            totals[last + i] += t->edges[1] ? zero * edges[i % 2][1] : 0;
         }
     }
 }
@@ -211,7 +243,6 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
     const uint32_t outputs = op->out_c / op->groups;
     poly p;
     make_poly(&p, op, pixels);
-    const uint32_t row_bytes = hw_row_bytes(9 * p.channels, op->stored_bits);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < op->out_h; y0 += POLY_OUT_ROWS)
             for (int32_t x0 = 0; x0 < op->out_w; x0 += p.columns) {
@@ -219,15 +250,10 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
                 pack_poly(&p, &t, op, group * p.channels, pixels, shift);
                 sum_poly(&p, &t, (1 << bits) - 1);
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2) {
-                    const uint8_t *rows[2] = {op->weights + o * row_bytes, op->weights + (o + 1) * row_bytes};
                     const hw_quick_scale scales[2] = {hw_make_quick_scale(op, o), hw_make_quick_scale(op, o + 1)};
-                    if (op->stored_bits == 8)
-                        expand_poly(&p, rows, 8, bits, shift);
-                    else if (op->stored_bits == 4 && bits <= 4)
-                        expand_poly(&p, rows, 4, bits, shift);
-                    else if (bits <= 2)
-                        expand_poly(&p, rows, 2, bits, shift);
-                    begin_totals(&p, &t, scales);
+                    int32_t edges[2][2] = {{0, 0}, {0, 0}};
+                    expand_pair(&p, op, o, bits, shift, edges);
+                    begin_totals(&p, &t, scales, edges, op->input_zero[0]);
                     multiply_poly(&p, &t, most_channels, multiply);
                     finish_poly(&p, &t, op, o, scales);
                 }

@@ -1,4 +1,4 @@
-/* Written by generate.py, which explains it; do not edit. */
+/* Written by hwsearch/kernels/loops; do not edit. */
 #include "hw_cortex_m.h"
 
 #ifdef HW_CORTEX_M

@@ -4,7 +4,7 @@
  * where columns run out, and compute some pixels twice. One pixel of every lane is computed together. The input under a tile
  * is packed once: [input row][position][channels][lane], so that a window is one run of words per kernel row.
  *
- * Windows of few or odd channels, and windows that do not overlap, are gathered instead: [pixel][window][lane], and the
+ * Windows of short rows or odd channels, and windows that do not overlap, are gathered instead: [pixel][window][lane], and the
  * tile's pixels are dealt to lanes as one row. So is a 1x1 convolution, whose image is one row already.
  */
 #ifndef HW_STRIPS_H
@@ -65,7 +65,7 @@ HW_INLINE void make_strip(strip *s, const hw_op *op, uint32_t lanes, uint32_t li
     s->lanes = lanes, s->limit = limit;
     s->in_h = op->in_h, s->in_w = op->in_w, s->out_h = op->out_h, s->out_w = op->out_w;
     s->channels = op->in_c / op->groups;
-    s->gathered = s->channels % 4 != 0 || op->kernel_w * s->channels < SHORT_WINDOW;
+    s->gathered = s->channels % 4 != 0 || (op->kernel_h > 1 && op->kernel_w * s->channels < SHORT_WINDOW);
     if (op->kernel_h * op->kernel_w == 1 && op->stride_h * op->stride_w == 1 && op->pad_h + op->pad_w == 0 && !s->gathered) {
         s->in_w = s->out_w = s->in_h * s->in_w;
         s->in_h = s->out_h = 1;

@@ -7,6 +7,10 @@
  */
 #include "hw_portable.h"
 
+#ifdef HW_CORTEX_M
+#include "cortex_m/hw_depthwise.h"
+#endif
+
 enum { STRETCH = 64 }; /* output pixels at a time, where rows are shorter */
 
 typedef struct stretch {
@@ -146,6 +150,10 @@ HW_APART void finish_channel(const hw_op *op, uint32_t bits, uint32_t index, uin
 
 HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
 {
+#ifdef HW_CORTEX_M
+    if (depthwise_3x3(op, bits))
+        return;
+#endif
     const uint32_t channels = op->in_c, out_w = op->out_w;
     const stretch s = make_stretch(op);
     expand(op, bits, s.weights);
