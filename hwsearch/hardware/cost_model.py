@@ -16,7 +16,7 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Cost
-from hwsearch.hardware.interpolation import MIN_ROWS, REACH, ShapeRegression, group_of
+from hwsearch.hardware.interpolation import MIN_ROWS, REACH, ShapeRegression, body_of, group_of, is_enough
 from hwsearch.hardware.layout import (
     STEP_BYTES,
     activation_bytes,
@@ -79,8 +79,10 @@ class CostModel:
         self.profile = profile
         self._rows = {row.key: row for row in profile.measurements}
         self._groups: dict[RowKey, list[Measurement]] = {}
+        self._bodies: dict[RowKey, list[Measurement]] = {}
         for row in profile.measurements:
             self._groups.setdefault(group_of(row.key), []).append(row)
+            self._bodies.setdefault(body_of(row.key), []).append(row)
         self._regressions: dict[RowKey, ShapeRegression] = {}
         self._prices: dict[tuple[Op, Precision, int], OpPrice] = {}
 
@@ -127,10 +129,11 @@ class CostModel:
     def _regression(self, key: RowKey) -> ShapeRegression:
         group = group_of(key)
         rows = self._groups.get(group, [])
-        if len(rows) < MIN_ROWS:
+        related = [row for row in self._bodies.get(body_of(key), []) if group_of(row.key) != group]
+        if not is_enough(rows, related):
             raise ProfileError(self._missing(key, rows))
         if group not in self._regressions:
-            self._regressions[group] = ShapeRegression.fit(rows)
+            self._regressions[group] = ShapeRegression.fit(rows, related)
         if not self._regressions[group].reaches(key):
             raise ProfileError(
                 f"Profile {self.profile.name} must have a row within a factor {REACH:g} of every dimension of {key}, "

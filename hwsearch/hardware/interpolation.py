@@ -2,9 +2,15 @@
 
 A kernel's time is a sum of loops, each run a number of times that follows from the shape: once, per output pixel, per output
 element, per product and so on. Non-negative least squares on these counts, minimising relative errors, finds what each turn
+<<<<<<< HEAD
 costs. Convolutions are fitted with the loops of a plain kernel and with those of our own bodies; leaving rows out tells which are
 right (with tiles, the errors for our own kernel are four times smaller). Nothing is interpolated across widths: latency is a
 step function of them.
+=======
+costs. Convolutions are fitted with the loops of a plain kernel and with those of our own bodies, portable and Cortex-M; where
+there are many rows, those of other kernel sizes and strides help, since they run the same loops. Leaving rows out tells which
+fit is right. Nothing is interpolated across widths: latency is a step function of them.
+>>>>>>> pricing
 """
 
 import math
@@ -17,7 +23,11 @@ from scipy.optimize import nnls
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.profile import Measurement, RowKey
+<<<<<<< HEAD
 from hwsearch.hardware.strips import DEPTHWISE_ROWS, POLY_OUT_ROWS, depthwise_pairs_bytes, packing, polynomials, strips
+=======
+from hwsearch.hardware.strips import POLY_OUT_ROWS, Polynomials, packing, polynomials, strips
+>>>>>>> pricing
 from hwsearch.hardware.tiling import LANES, QUAD, convolution_tiling, depthwise_stretches, filters_per_block
 
 MIN_ROWS = 4
@@ -26,6 +36,11 @@ REACH = 2.0
 """How far beyond the smallest and largest measured dimension a price is still given, as a factor."""
 ERROR_QUANTILE = 0.95
 """Which leave-one-out error is stated as a regression's uncertainty."""
+
+MIN_POOLED_ROWS = 60
+"""Rows of one body of code from which other kernels and strides help: twice the loops of the most detailed body."""
+N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS = 17, 13
+"""Loops of the two ways in which a Cortex-M convolves."""
 
 Floats = NDArray[np.float64]
 
@@ -42,6 +57,17 @@ def group_of(key: RowKey) -> RowKey:
     if key.op is OpKind.AVG_POOL and key.kernel == key.stride:
         group = replace(group, kernel=(0, 0), stride=(0, 0))
     return group
+
+
+def body_of(key: RowKey) -> RowKey:
+    """What all rows share that one body of code computes with the same inner loops, whatever its kernel and stride."""
+    return replace(group_of(key), kernel=(0, 0), stride=(0, 0))
+
+
+def is_enough(rows: Sequence[Measurement], related: Sequence[Measurement]) -> bool:
+    """Whether a group can be fitted: from its own rows, or from one of its own and many of the same body."""
+    pooled = len(rows) + len(related) >= MIN_POOLED_ROWS and bool(rows) and rows[0].op in _OWN_LOOPS
+    return len(rows) >= MIN_ROWS or pooled
 
 
 def _plain_turns(key: RowKey) -> Floats:
@@ -153,6 +179,74 @@ def _depthwise_turns(key: RowKey) -> Floats:
     )  # fmt: skip
 
 
+def _pool_turns(key: RowKey) -> Floats:
+    """Turns of each loop of the pools: four channels at a time where they come in fours, else one by one."""
+    pixels, channels = math.prod(key.out_shape[1:]), key.out_shape[0]
+    elements, by_words = pixels * channels, channels % LANES == 0
+    loops = np.array([elements, elements * key.kernel[0], elements * math.prod(key.kernel)], dtype=np.float64)
+    return np.concatenate([[1, pixels], loops * by_words, loops * (not by_words)])
+
+
+def _strip_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m/hw_conv2d.c`: strips, or for narrow 3x3 kernels polynomials; zero for the other way."""
+    polynomial = polynomials(_op_of(key), key.precision)
+    if polynomial is None:
+        return np.concatenate([[1], _in_strips(key), np.zeros(N_POLYNOMIAL_LOOPS)])
+    return np.concatenate([[1], np.zeros(N_STRIP_LOOPS), _in_polynomials(key, polynomial)])
+
+
+def _in_strips(key: RowKey) -> Floats:
+    """Packing words or bytes, summing windows, expanding a block of filters, multiplying, finishing in the loop or after it."""
+    cut, pack = strips(_op_of(key), key.precision), packing(key.precision)
+    outputs, taps = key.out_shape[0] // key.groups, math.prod(cut.kernel)
+    blocks = key.groups * math.ceil(outputs / pack.filters)
+    positions = key.groups * cut.tiles * cut.in_rows * cut.positions
+    bytewise = cut.channels % LANES != 0
+    calls = positions * (taps if cut.gathered and not bytewise else 1)
+    words = calls * (cut.window if bytewise else cut.channels)
+    summed = key.groups * cut.tiles * cut.rows * cut.part
+    pixels = blocks * cut.out_h * cut.part * math.ceil(cut.out_w / cut.columns)
+    stretches = pixels * (cut.runs + cut.window // cut.limit)
+    quick = outputs % (2 if pack.filters == 6 else 4) == 0
+    elements = cut.out_h * cut.part * math.ceil(cut.out_w / cut.columns) * cut.lanes * key.out_shape[0]
+    return np.array(
+        [
+            key.groups * cut.tiles, calls, words, positions * cut.lanes * bytewise, positions * cut.kernel[0] * bytewise,
+            words * bytewise, summed, summed * (1 if cut.gathered else taps), cut.tiles * blocks, cut.tiles * blocks * cut.window,
+            blocks * cut.out_h, pixels * quick, pixels * (not quick), stretches,
+            pixels * cut.window, elements * quick, elements * (not quick),
+        ],
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+def _in_polynomials(key: RowKey, cut: Polynomials) -> Floats:
+    """Packing segments, summing windows, expanding two filters, beginning, multiplying and finishing their totals."""
+    segments, across = _segments(cut, padded=key.in_shape[2] == cut.out_w), math.ceil(cut.out_w / cut.columns)
+    pairs = key.groups * (cut.out_h // POLY_OUT_ROWS * (POLY_OUT_ROWS // 2) + -(-(cut.out_h % POLY_OUT_ROWS) // 2))
+    tiles, filters = key.groups * cut.tiles, key.out_shape[0] // key.groups // 2
+    packed_rows = 2 * pairs + 2 * key.groups * math.ceil(cut.out_h / POLY_OUT_ROWS)
+    words, multiplied = packed_rows * segments, pairs * segments * filters
+    return np.array(
+        [
+            tiles, packed_rows * across, words, words * cut.channels, cut.out_h * cut.out_w * key.groups, tiles * filters,
+            tiles * filters * cut.channels, pairs * filters * across, pairs * filters * cut.out_w, multiplied * cut.blocks,
+            multiplied * cut.channels, cut.out_h * across * key.groups * filters, cut.out_h * cut.out_w * key.groups * filters,
+        ],
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+def _segments(cut: Polynomials, padded: bool) -> int:
+    """Words per row and channel of all tiles beside each other; columns of padding beside the image take none."""
+    total = 0
+    for start in range(0, cut.out_w, cut.columns):
+        columns = min(cut.columns, cut.out_w - start)
+        beside = (start == 0) + (start + columns == cut.out_w) if padded else 0
+        total += max(columns + 1 - beside, 0) // cut.pixels + 1
+    return total
+
+
 def _op_of(key: RowKey) -> Op:
     """The operation of a row; a row does not tell its padding, which matters to a 1x1 convolution alone."""
     unpadded = key.in_shape[1:] == key.out_shape[1:]
@@ -180,20 +274,44 @@ def _fit(counts: Floats, latencies: Floats) -> Floats:
 
 Loops = Callable[[RowKey], Floats]
 _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
+<<<<<<< HEAD
     OpKind.CONV2D: (_tiled_turns, _strip_turns, _polynomial_turns),
     OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _pair_turns),
+=======
+    OpKind.CONV2D: (_tiled_turns, _strip_turns),
+    OpKind.AVG_POOL: (_pool_turns,),
+    OpKind.MAX_POOL: (_pool_turns,),
+    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns,),
+>>>>>>> pricing
 }
 
 
-def _errors_left_out(counts: Floats, latencies: Floats) -> Floats:
-    """Relative error of each row's prediction by all others."""
+def _errors_left_out(counts: Floats, latencies: Floats, judged: int) -> Floats:
+    """Relative error of the prediction of each of the first `judged` rows by all others."""
     keep = np.ones(len(latencies), dtype=bool)
-    errors = np.empty(len(latencies))
-    for row in range(len(latencies)):
+    errors = np.empty(judged)
+    for row in range(judged):
         keep[row] = False
         errors[row] = abs(counts[row] @ _fit(counts[keep], latencies[keep]) / latencies[row] - 1.0)
         keep[row] = True
     return errors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """One way to fit a group: with these loops, to its rows or to all that share its body of code."""
+
+    loops: Loops
+    costs: Floats
+    error: float
+
+    @classmethod
+    def fit(cls, loops: Loops, rows: Sequence[Measurement], judged: int) -> "_Candidate":
+        """The first `judged` rows are those whose errors count."""
+        latencies = np.array([row.latency_us for row in rows])
+        counts = np.stack([loops(row.key) for row in rows])  # [rows, loops]
+        error = float(np.quantile(_errors_left_out(counts, latencies, judged), ERROR_QUANTILE))
+        return cls(loops=loops, costs=_fit(counts, latencies), error=error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,22 +326,26 @@ class ShapeRegression:
     rows: tuple[Measurement, ...]
 
     @classmethod
-    def fit(cls, rows: Sequence[Measurement]) -> "ShapeRegression":
-        """Fit at least `MIN_ROWS` rows of one group."""
-        latencies = np.array([row.latency_us for row in rows])
-        candidates = (_plain_turns, *_OWN_LOOPS.get(rows[0].op, ()))
-        turns = [np.stack([loops(row.key) for row in rows]) for loops in candidates]  # [rows, loops] each
-        errors = [float(np.quantile(_errors_left_out(counts, latencies), ERROR_QUANTILE)) for counts in turns]
-        best = int(np.argmin(errors))
+    def fit(cls, rows: Sequence[Measurement], related: Sequence[Measurement] = ()) -> "ShapeRegression":
+        """Fit the rows of one group; `related` are further rows of the same body of code, which may be of other kernels.
+
+        Raises ValueError if there are fewer rows than `is_enough` asks for.
+        """
+        if not is_enough(rows, related):
+            raise ValueError(f"a fit needs {MIN_ROWS} rows of one group, but found {len(rows)}")
+        own, pooled = _OWN_LOOPS.get(rows[0].op, ()), [*rows, *related]
+        candidates = []
+        if len(rows) >= MIN_ROWS:
+            candidates += [_Candidate.fit(loops, rows, len(rows)) for loops in (_plain_turns, *own)]
+        if len(pooled) >= MIN_POOLED_ROWS:
+            judged = len(rows) if len(rows) >= MIN_ROWS else len(pooled)
+            candidates += [_Candidate.fit(loops, pooled, judged) for loops in own]
+        best = min(candidates, key=lambda candidate: candidate.error)
         dimensions = np.stack([_dimensions(row.key) for row in rows])
         return cls(
-            loops=candidates[best],
-            costs=_fit(turns[best], latencies),
-            error=errors[best],
-            lowest=dimensions.min(axis=0),
-            highest=dimensions.max(axis=0),
+            loops=best.loops, costs=best.costs, error=best.error, lowest=dimensions.min(axis=0), highest=dimensions.max(axis=0),
             rows=tuple(rows),
-        )
+        )  # fmt: skip
 
     def reaches(self, key: RowKey) -> bool:
         """Whether every dimension lies within the measured ones, give or take the factor `REACH`."""

@@ -33,6 +33,37 @@ def choose(scores: Table, costs: Mapping[str, Table], limits: Mapping[str, float
     [0, 1]
     """
     _require_reachable(costs, limits)
+    kept = [_undominated(unit, row, costs, limits) for unit, row in enumerate(scores)]
+    reduced = {name: _only(kept, costs[name]) for name in limits}
+    choice = _best_of_each(_only(kept, scores))
+    if any(_total(reduced[name], choice) > limit for name, limit in limits.items()):
+        choice = _programme(_only(kept, scores), reduced, limits)
+    return [row[index] for row, index in zip(kept, choice, strict=True)]
+
+
+def _undominated(unit: int, scores: Sequence[float], costs: Mapping[str, Table], limits: Mapping[str, float]) -> list[int]:
+    """Options of a unit than which no other is as good in score and every limited cost; of equal ones the first."""
+    rows = [(score, *(costs[name][unit][index] for name in limits)) for index, score in enumerate(scores)]
+
+    def beats(one: int, other: int) -> bool:
+        no_worse = all(a <= b for a, b in zip(rows[one], rows[other], strict=True))
+        return no_worse and (rows[one] != rows[other] or one < other)
+
+    places = range(len(rows))
+    return [index for index in places if not any(beats(other, index) for other in places if other != index)]
+
+
+def _only(kept: Sequence[Sequence[int]], table: Table) -> list[list[float]]:
+    return [[row[index] for index in indices] for row, indices in zip(table, kept, strict=True)]
+
+
+def _best_of_each(scores: Table) -> list[int]:
+    """The choice if there were no limits."""
+    return [min(range(len(row)), key=row.__getitem__) for row in scores]
+
+
+def _programme(scores: Table, costs: Mapping[str, Table], limits: Mapping[str, float]) -> list[int]:
+    """Solve by HiGHS; every limit can be kept alone."""
     sizes = [len(options) for options in scores]
     unit = np.repeat(np.arange(len(sizes)), sizes)
     flat = _flat(scores)

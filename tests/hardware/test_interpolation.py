@@ -12,9 +12,9 @@ from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.cost_model import PRICE_STEP, CostModel
 from hwsearch.hardware.header import ProfileHeader
-from hwsearch.hardware.interpolation import ShapeRegression, group_of
+from hwsearch.hardware.interpolation import ShapeRegression, group_of, is_enough
 from hwsearch.hardware.layout import packed_weight_bytes
-from hwsearch.hardware.profile import HardwareProfile, Measurement
+from hwsearch.hardware.profile import HardwareProfile, Measurement, load_profile
 from hwsearch.hardware.tiling import convolution_tiling
 
 W4A8, W8A8 = Precision(4, 8), Precision(8, 8)
@@ -103,3 +103,26 @@ def test_nothing_is_interpolated_across_widths_strides_or_kernels(costs: CostMod
             costs.op_price(other, W8A8, 8)
     with pytest.raises(ProfileError, match="only the widths"):
         costs.op_price(op, Precision(3, 8), 8)
+
+
+@pytest.mark.parametrize(("precision", "stated"), [(Precision(8, 8), 0.03), (Precision(4, 4), 0.06), (Precision(2, 2), 0.12)])
+def test_the_loops_of_the_cortex_m_body_fit_its_table(precision: Precision, stated: float) -> None:
+    """Each 3x3 convolution predicted by all other rows of its body; a plain kernel's loops err by a third."""
+    bits = precision.weight_bits
+    rows = [row for row in load_profile("nucleo_l4r5zi").measurements if row.op == "conv2d" and row.precision == precision]
+    own = [row for row in rows if row.kernel == (3, 3) and row.stride == (1, 1) and row.stored_bits == bits]
+    related = [row for row in rows if row.stored_bits == bits and row not in own]
+    assert ShapeRegression.fit(own, related).error < stated
+
+
+def test_one_row_of_a_kernel_suffices_where_its_body_has_many() -> None:
+    rows = [row for row in load_profile("nucleo_l4r5zi").measurements if row.op == "conv2d" and row.precision == W8A8]
+    own = [row for row in rows if row.kernel == (10, 4)]
+    related = [row for row in rows if row not in own]
+    assert is_enough(own, related)
+    assert not is_enough(own, related[:20])
+    assert not is_enough([], related)
+    with pytest.raises(ValueError, match="a fit needs 4 rows of one group, but found 1"):
+        ShapeRegression.fit(own)
+    fitted = ShapeRegression.fit(own, related)
+    assert fitted.latency_us(own[0].key) == pytest.approx(own[0].latency_us, rel=0.05)

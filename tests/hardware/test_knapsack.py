@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwsearch.errors import InfeasibleBudget
-from hwsearch.hardware.knapsack import choose
+from hwsearch.hardware.knapsack import _programme, choose
 
 Table = list[list[float]]
 
@@ -42,6 +42,18 @@ def test_the_choice_is_the_best_of_all_choices(seed: int, units: int, tightness:
         choice = choose(scores, costs, limits)
         assert total(scores, choice) == pytest.approx(expected, abs=1e-9)
         assert all(total(costs[name], choice) <= limit for name, limit in limits.items())
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), units=st.integers(6, 12))
+def test_leaving_out_dominated_options_loses_nothing(seed: int, units: int) -> None:
+    """Beyond what can be enumerated: the solver alone, on all options, finds no better choice."""
+    rng = np.random.default_rng(seed)
+    scores, latency = (rng.uniform(0, 9, size=(units, 9)).tolist() for _ in range(2))
+    limits = {"latency_us": sum(map(min, latency)) + 0.3 * (sum(map(max, latency)) - sum(map(min, latency)))}
+    costs = {"latency_us": latency}
+    found, whole = choose(scores, costs, limits), _programme(scores, costs, limits)
+    assert total(scores, found) == pytest.approx(total(scores, whole), abs=1e-9)
 
 
 def test_without_limits_every_unit_takes_its_best_option() -> None:
