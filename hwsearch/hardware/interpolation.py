@@ -2,15 +2,9 @@
 
 A kernel's time is a sum of loops, each run a number of times that follows from the shape: once, per output pixel, per output
 element, per product and so on. Non-negative least squares on these counts, minimising relative errors, finds what each turn
-<<<<<<< HEAD
-costs. Convolutions are fitted with the loops of a plain kernel and with those of our own bodies; leaving rows out tells which are
-right (with tiles, the errors for our own kernel are four times smaller). Nothing is interpolated across widths: latency is a
-step function of them.
-=======
 costs. Convolutions are fitted with the loops of a plain kernel and with those of our own bodies, portable and Cortex-M; where
 there are many rows, those of other kernel sizes and strides help, since they run the same loops. Leaving rows out tells which
 fit is right. Nothing is interpolated across widths: latency is a step function of them.
->>>>>>> pricing
 """
 
 import math
@@ -23,11 +17,15 @@ from scipy.optimize import nnls
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.profile import Measurement, RowKey
-<<<<<<< HEAD
-from hwsearch.hardware.strips import DEPTHWISE_ROWS, POLY_OUT_ROWS, depthwise_pairs_bytes, packing, polynomials, strips
-=======
-from hwsearch.hardware.strips import POLY_OUT_ROWS, Polynomials, packing, polynomials, strips
->>>>>>> pricing
+from hwsearch.hardware.strips import (
+    DEPTHWISE_ROWS,
+    POLY_OUT_ROWS,
+    Polynomials,
+    depthwise_pairs_bytes,
+    packing,
+    polynomials,
+    strips,
+)
 from hwsearch.hardware.tiling import LANES, QUAD, convolution_tiling, depthwise_stretches, filters_per_block
 
 MIN_ROWS = 4
@@ -37,9 +35,9 @@ REACH = 2.0
 ERROR_QUANTILE = 0.95
 """Which leave-one-out error is stated as a regression's uncertainty."""
 
-MIN_POOLED_ROWS = 60
+MIN_POOLED_ROWS = 80
 """Rows of one body of code from which other kernels and strides help: twice the loops of the most detailed body."""
-N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS = 17, 13
+N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS = 22, 13
 """Loops of the two ways in which a Cortex-M convolves."""
 
 Floats = NDArray[np.float64]
@@ -105,49 +103,6 @@ def _tiled_turns(key: RowKey) -> Floats:
     )  # fmt: skip
 
 
-def _strip_turns(key: RowKey) -> Floats:
-    """Turns of each loop of `hw_strips.h`: packing and summing per tile, expanding per tile and block of filters, multiplying."""
-    op = _op_of(key)
-    cut, pack = strips(op, key.precision), packing(key.precision)
-    filters = key.out_shape[0] // key.groups
-    blocks = key.groups * math.ceil(filters / pack.filters)
-    packed = key.groups * cut.tiles * cut.in_rows * cut.positions
-    rows = cut.tiles * cut.rows * blocks
-    pixels = rows * cut.part
-    loops = pixels * cut.runs * math.ceil(cut.window / cut.runs / 24)
-    whole = filters % (4 if pack.filters == 4 else 2) == 0 and key.out_shape[0] % 2 == 0
-    spread = cut.given != cut.channels
-    packed_codes = packed * (cut.window if cut.gathered else cut.channels)
-    way = (cut.gathered and cut.given % 4 != 0, cut.gathered and cut.given % 4 == 0, spread, not cut.gathered and not spread)
-    packing_turns = [turns * taken for taken in way for turns in (packed, packed_codes)]
-    slow = 0 if whole else cut.out_h * cut.out_w * key.out_shape[0]
-    return np.array(
-        [
-            1, *packing_turns, cut.tiles * blocks, cut.tiles * blocks * cut.window, cut.tiles * blocks * cut.window * spread,
-            rows, pixels, pixels * cut.runs, loops, pixels * cut.window, slow,
-        ],
-        dtype=np.float64,
-    )  # fmt: skip
-
-
-def _polynomial_turns(key: RowKey) -> Floats:
-    """Turns of each loop of `hw_polynomials.h`; shapes that are no such products take strips, in other columns."""
-    cut, others = polynomials(_op_of(key), key.precision), _strip_turns(key)
-    if cut is None:
-        return np.concatenate([np.zeros(9), others])
-    pairs = key.out_shape[0] // 2
-    tiles, row_pairs, columns = cut.tiles * key.groups, math.ceil(cut.out_h / 2), math.ceil(cut.out_w / cut.columns)
-    segments = columns * math.ceil(cut.columns / cut.pixels)  # with padding beside the image left out, as usual
-    in_rows = key.groups * (2 * row_pairs + 2 * math.ceil(cut.out_h / POLY_OUT_ROWS))
-    calls = pairs * cut.tiles * cut.blocks
-    own = [
-        tiles, in_rows * segments, in_rows * segments * cut.channels, pairs * cut.tiles * cut.channels, calls,
-        pairs * row_pairs * columns * cut.blocks, pairs * row_pairs * segments * cut.blocks,
-        pairs * row_pairs * segments * cut.channels, cut.out_h * cut.out_w * pairs,
-    ]  # fmt: skip
-    return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
-
-
 def _pair_turns(key: RowKey) -> Floats:
     """Turns of each loop of `hw_depthwise.h`; shapes that it leaves take the portable loops, in other columns."""
     op, others = _op_of(key), _depthwise_turns(key)
@@ -201,19 +156,21 @@ def _in_strips(key: RowKey) -> Floats:
     outputs, taps = key.out_shape[0] // key.groups, math.prod(cut.kernel)
     blocks = key.groups * math.ceil(outputs / pack.filters)
     positions = key.groups * cut.tiles * cut.in_rows * cut.positions
-    bytewise = cut.channels % LANES != 0
+    bytewise, spread = cut.given % LANES != 0, cut.given != cut.channels
     calls = positions * (taps if cut.gathered and not bytewise else 1)
-    words = calls * (cut.window if bytewise else cut.channels)
+    words = calls * (cut.window if cut.gathered and bytewise else cut.channels)
     summed = key.groups * cut.tiles * cut.rows * cut.part
     pixels = blocks * cut.out_h * cut.part * math.ceil(cut.out_w / cut.columns)
     stretches = pixels * (cut.runs + cut.window // cut.limit)
     quick = outputs % (2 if pack.filters == 6 else 4) == 0
     elements = cut.out_h * cut.part * math.ceil(cut.out_w / cut.columns) * cut.lanes * key.out_shape[0]
+    ways = (cut.gathered and bytewise, cut.gathered and not bytewise, spread, not cut.gathered and not spread)
+    packing_turns = [turns * taken for taken in ways for turns in (calls, words)]
     return np.array(
         [
-            key.groups * cut.tiles, calls, words, positions * cut.lanes * bytewise, positions * cut.kernel[0] * bytewise,
-            words * bytewise, summed, summed * (1 if cut.gathered else taps), cut.tiles * blocks, cut.tiles * blocks * cut.window,
-            blocks * cut.out_h, pixels * quick, pixels * (not quick), stretches,
+            key.groups * cut.tiles, *packing_turns, positions * cut.kernel[0] * ways[0], summed,
+            summed * (1 if cut.gathered else taps), cut.tiles * blocks, cut.tiles * blocks * cut.window,
+            cut.tiles * blocks * cut.window * spread, blocks * cut.out_h, pixels * quick, pixels * (not quick), stretches,
             pixels * cut.window, elements * quick, elements * (not quick),
         ],
         dtype=np.float64,
@@ -274,15 +231,10 @@ def _fit(counts: Floats, latencies: Floats) -> Floats:
 
 Loops = Callable[[RowKey], Floats]
 _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
-<<<<<<< HEAD
-    OpKind.CONV2D: (_tiled_turns, _strip_turns, _polynomial_turns),
-    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _pair_turns),
-=======
     OpKind.CONV2D: (_tiled_turns, _strip_turns),
     OpKind.AVG_POOL: (_pool_turns,),
     OpKind.MAX_POOL: (_pool_turns,),
-    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns,),
->>>>>>> pricing
+    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _pair_turns),
 }
 
 
