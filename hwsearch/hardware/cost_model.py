@@ -30,6 +30,9 @@ from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, 
 GATE_BITS = 8
 """Width of everything in a gate."""
 
+PRICE_STEP = 2.0**-24
+"""Prices of operations are whole multiples of this in us and uJ: up to 500 s their sums are exact, in whatever order."""
+
 _TRUST = tuple(Provenance)
 
 
@@ -98,7 +101,7 @@ class CostModel:
         header = self.profile.header
         calling_us = header.latency_us(header.library.dispatch_count)
         energy_uj = price.energy_uj + header.energy_uj(calling_us)
-        return replace(price, latency_us=price.latency_us + calling_us, energy_uj=energy_uj)
+        return replace(price, latency_us=_in_steps(price.latency_us + calling_us), energy_uj=_in_steps(energy_uj))
 
     def _read(self, op: Op, row: Measurement) -> OpPrice:
         return OpPrice(
@@ -171,8 +174,8 @@ class CostModel:
         return Cost(
             latency_us=sum(price.latency_us for price in prices),
             energy_uj=sum(price.energy_uj for price in prices),
-            flash_bytes=_weight_bytes(prices) + _step_bytes(ops) + _code_bytes(prices) + self._runtime_bytes,
-            ram_bytes=self._input_bytes + memory_plan(self.network, ops, assignment).arena_bytes,
+            flash_bytes=self.own_flash_bytes(ops, prices) + _code_bytes(prices) + self.runtime_bytes,
+            ram_bytes=self.input_bytes + memory_plan(self.network, ops, assignment).arena_bytes,
         )
 
     def paths(self, menu: Menu, gate_network: Network | None = None) -> tuple[Cost, ...]:
@@ -232,7 +235,7 @@ class CostModel:
         weights = {price.op: price for price in prices}
         steps = sum(_step_bytes(segment) for segment in menu.segments(self.network))
         steps += _step_bytes(gate.ops) if gate else 0
-        return _weight_bytes(weights.values()) + steps + _code_bytes(prices) + self._runtime_bytes
+        return _weight_bytes(weights.values()) + steps + _code_bytes(prices) + self.runtime_bytes
 
     def _menu_ram(self, menu: Menu, gate: Network | None) -> int:
         runs = menu.runs(self.network)
@@ -240,14 +243,21 @@ class CostModel:
         arenas = [memory_plan(self.network, ops, bits).arena_bytes for ops, bits in zip(runs, assignments, strict=True)]
         if gate is not None:
             arenas.append(memory_plan(gate, gate.ops, gate_assignment(gate)).arena_bytes)
-        return self._input_bytes + max(arenas)
+        return self.input_bytes + max(arenas)
+
+    @staticmethod
+    def own_flash_bytes(ops: Iterable[Op], prices: Iterable[OpPrice]) -> int:
+        """Flash of operations in one entry without the kernels, which others may call too."""
+        return _weight_bytes(prices) + _step_bytes(ops)
 
     @property
-    def _input_bytes(self) -> int:
+    def input_bytes(self) -> int:
+        """RAM of the caller's input."""
         return activation_bytes(self.network.input_shape, 8)
 
     @property
-    def _runtime_bytes(self) -> int:
+    def runtime_bytes(self) -> int:
+        """Flash of an exported program beside kernels, weights and constants."""
         return self.profile.header.library.runtime_bytes
 
     def unit_prices(self, space: SearchSpace, *, exits: Iterable[str] = ("",)) -> dict[str, list[UnitPrice]]:
@@ -267,7 +277,7 @@ class CostModel:
         return UnitPrice(
             precision=precision,
             latency_us=sum(price.latency_us for price in prices),
-            flash_bytes=_weight_bytes(prices) + _step_bytes(ops),
+            flash_bytes=self.own_flash_bytes(ops, prices),
         )
 
     @staticmethod
@@ -290,6 +300,10 @@ class CostModel:
 def gate_assignment(gate: Network) -> BitAssignment:
     """Every operation of a gate at 8 bits."""
     return BitAssignment({op.name: Precision(GATE_BITS if op.has_weights else 0, GATE_BITS) for op in gate.ops})
+
+
+def _in_steps(price: float) -> float:
+    return round(price / PRICE_STEP) * PRICE_STEP
 
 
 def _weight_bytes(prices: Iterable[OpPrice]) -> int:

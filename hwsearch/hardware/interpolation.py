@@ -2,7 +2,7 @@
 
 A kernel's time is a sum of loops, each run a number of times that follows from the shape: once, per output pixel, per output
 element, per product and so on. Non-negative least squares on these counts, minimising relative errors, finds what each turn
-costs. Convolutions are fitted with the loops of a plain kernel and with those of our own; leaving rows out tells which are
+costs. Convolutions are fitted with the loops of a plain kernel and with those of our own bodies; leaving rows out tells which are
 right (with tiles, the errors for our own kernel are four times smaller). Nothing is interpolated across widths: latency is a
 step function of them.
 """
@@ -17,6 +17,7 @@ from scipy.optimize import nnls
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.profile import Measurement, RowKey
+from hwsearch.hardware.strips import DEPTHWISE_ROWS, POLY_OUT_ROWS, depthwise_pairs_bytes, packing, polynomials, strips
 from hwsearch.hardware.tiling import LANES, QUAD, convolution_tiling, depthwise_stretches, filters_per_block
 
 MIN_ROWS = 4
@@ -78,6 +79,65 @@ def _tiled_turns(key: RowKey) -> Floats:
     )  # fmt: skip
 
 
+def _strip_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `hw_strips.h`: packing and summing per tile, expanding per tile and block of filters, multiplying."""
+    op = _op_of(key)
+    cut, pack = strips(op, key.precision), packing(key.precision)
+    filters = key.out_shape[0] // key.groups
+    blocks = key.groups * math.ceil(filters / pack.filters)
+    packed = key.groups * cut.tiles * cut.in_rows * cut.positions
+    rows = cut.tiles * cut.rows * blocks
+    pixels = rows * cut.part
+    loops = pixels * cut.runs * math.ceil(cut.window / cut.runs / 24)
+    whole = filters % (4 if pack.filters == 4 else 2) == 0 and key.out_shape[0] % 2 == 0
+    spread = cut.given != cut.channels
+    packed_codes = packed * (cut.window if cut.gathered else cut.channels)
+    way = (cut.gathered and cut.given % 4 != 0, cut.gathered and cut.given % 4 == 0, spread, not cut.gathered and not spread)
+    packing_turns = [turns * taken for taken in way for turns in (packed, packed_codes)]
+    slow = 0 if whole else cut.out_h * cut.out_w * key.out_shape[0]
+    return np.array(
+        [
+            1, *packing_turns, cut.tiles * blocks, cut.tiles * blocks * cut.window, cut.tiles * blocks * cut.window * spread,
+            rows, pixels, pixels * cut.runs, loops, pixels * cut.window, slow,
+        ],
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+def _polynomial_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `hw_polynomials.h`; shapes that are no such products take strips, in other columns."""
+    cut, others = polynomials(_op_of(key), key.precision), _strip_turns(key)
+    if cut is None:
+        return np.concatenate([np.zeros(9), others])
+    pairs = key.out_shape[0] // 2
+    tiles, row_pairs, columns = cut.tiles * key.groups, math.ceil(cut.out_h / 2), math.ceil(cut.out_w / cut.columns)
+    segments = columns * math.ceil(cut.columns / cut.pixels)  # with padding beside the image left out, as usual
+    in_rows = key.groups * (2 * row_pairs + 2 * math.ceil(cut.out_h / POLY_OUT_ROWS))
+    calls = pairs * cut.tiles * cut.blocks
+    own = [
+        tiles, in_rows * segments, in_rows * segments * cut.channels, pairs * cut.tiles * cut.channels, calls,
+        pairs * row_pairs * columns * cut.blocks, pairs * row_pairs * segments * cut.blocks,
+        pairs * row_pairs * segments * cut.channels, cut.out_h * cut.out_w * pairs,
+    ]  # fmt: skip
+    return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
+
+
+def _pair_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `hw_depthwise.h`; shapes that it leaves take the portable loops, in other columns."""
+    op, others = _op_of(key), _depthwise_turns(key)
+    if not depthwise_pairs_bytes(op):
+        return np.concatenate([np.zeros(7), others])
+    channels, (_, out_h, out_w), stride = op.in_shape[0], op.out_shape, op.stride[0]
+    most_rows = (DEPTHWISE_ROWS - 3) // stride + 1
+    tiles, steps = math.ceil(out_h / most_rows), math.ceil(out_w / 2) if stride == 1 else out_w
+    in_rows = tiles * channels * (3 - stride) + channels * out_h * stride
+    own = [
+        1, tiles * channels, in_rows, in_rows * (steps + 1), channels * out_h, channels * out_h * steps,
+        channels * out_h * out_w,
+    ]  # fmt: skip
+    return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
+
+
 def _depthwise_turns(key: RowKey) -> Floats:
     """Turns of each loop of `hw_depthwise_conv2d.c`: copying, summing and finishing, per stretch, row and pixel."""
     cut = depthwise_stretches(_op_of(key))
@@ -120,8 +180,8 @@ def _fit(counts: Floats, latencies: Floats) -> Floats:
 
 Loops = Callable[[RowKey], Floats]
 _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
-    OpKind.CONV2D: (_tiled_turns,),
-    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns,),
+    OpKind.CONV2D: (_tiled_turns, _strip_turns, _polynomial_turns),
+    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _pair_turns),
 }
 
 
