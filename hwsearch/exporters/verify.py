@@ -173,7 +173,7 @@ def _limits(subject: _Subject) -> Iterator[Check]:
 
 
 def _emulation(subject: _Subject) -> Iterator[Check]:
-    """The same C, cross-compiled, on the emulated core, a Cortex-M4 where the profile's cannot be emulated; its cycles if it can."""
+    """The same C, cross-compiled, on the profile's core, or a Cortex-M4 if that cannot be emulated; its cycles if it can."""
     package = EmulatedPackage(subject.bundle.path / C_FOLDER_NAME, subject.model.network, subject.profile.header)
     name = f"C on an emulated {package.core} = vectors"
     yield _same(subject, name, package.run(subject.vectors.inputs), f", {package.compiler.description}")
