@@ -173,9 +173,9 @@ def _limits(subject: _Subject) -> Iterator[Check]:
 
 
 def _emulation(subject: _Subject) -> Iterator[Check]:
-    """The same C, cross-compiled, on an emulated Cortex-M4; its cycles where that is the priced core."""
+    """The same C, cross-compiled, on the profile's core, or a Cortex-M4 if that cannot be emulated; its cycles if it can."""
     package = EmulatedPackage(subject.bundle.path / C_FOLDER_NAME, subject.model.network, subject.profile.header)
-    name = "C on an emulated Cortex-M4 = vectors"
+    name = f"C on an emulated {package.core} = vectors"
     yield _same(subject, name, package.run(subject.vectors.inputs), f", {package.compiler.description}")
     if package.is_priced_core:
         yield from _cycles(subject, package)

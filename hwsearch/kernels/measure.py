@@ -62,28 +62,17 @@ def measure(
     started = time.monotonic()
     source, destination = _places(device, folder)
     header = read_header(source)
-    if header.library.published:
-        raise ProfileError(
-            f"A profile to measure must be of kernels that can be built here, but {destination.name} holds published numbers of "
-            f"{header.library.kernel_library}; measure the board's own profile, such as {destination.name.split('.')[0]}."
-        )
+    _require_own_kernels(header, destination.name)
     shapes = tuple(grid) if grid is not None else (*GRIDS[header.library.grid](), *network_grid(networks))
     works = {work.key: work for work in shapes}
     with open_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header) as chosen:
-        if chosen.unit != header.counter.unit:
-            raise ProfileError(
-                f"The table of {destination.name} must count {header.counter.unit}, but the target {chosen.name} counts "
-                f"{chosen.unit}; choose the other target or correct [counter] in its profile.toml."
-            )
+        _require_unit(header, destination.name, chosen)
         sources = source_sha256()
         valid = () if again or meter else still_valid(destination, chosen, sources)
         known = {row.key for row in valid}
         todo = tuple(work for key, work in works.items() if key not in known)
         sweep = _sweep(chosen, todo, workers, meter, progress)
-        if source_sha256() != sources:
-            raise ToolchainError(
-                "The kernel sources must stay as they are while they are measured, but they changed; measure again."
-            )
+        _require_unchanged(sources)
         run = _run_record(device, chosen, sources, sweep, kept=len(works) - len(todo), started=started)
     _copy_header(source, destination)
     runs = read_runs(destination)
@@ -92,6 +81,27 @@ def measure(
         rows = with_energy(rows, [one.span for one in sweep.timed], sweep.trace) if sweep.trace is not None else rows
         write_measurements(destination, [*valid, *rows], run, outdated(runs, chosen, sources))
     return run
+
+
+def _require_own_kernels(header: ProfileHeader, name: str) -> None:
+    if header.library.published:
+        raise ProfileError(
+            f"A profile to measure must be of kernels that can be built here, but {name} holds published numbers of "
+            f"{header.library.kernel_library}; measure the board's own profile, such as {name.partition('.')[0]}."
+        )
+
+
+def _require_unit(header: ProfileHeader, name: str, chosen: Target) -> None:
+    if chosen.unit != header.counter.unit:
+        raise ProfileError(
+            f"The table of {name} must count {header.counter.unit}, but the target {chosen.name} counts {chosen.unit}"
+            "; choose the other target or correct [counter] in its profile.toml."
+        )
+
+
+def _require_unchanged(sources: str) -> None:
+    if source_sha256() != sources:
+        raise ToolchainError("The kernel sources must stay as they are while they are measured, but they changed; measure again.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -154,12 +154,18 @@ class EmulatorTarget:
 
     def describe(self) -> str:
         flash = self.flash
-        caches = f"{flash.code_lines} x {flash.code_line_bytes} B and {flash.data_lines} x {flash.data_line_bytes} B caches"
-        return f"unicorn {version('unicorn')}; {self.timing.name}; {flash.wait_states} flash wait states, {caches}"
+        code = _cache_text(flash.code_lines, flash.code_line_bytes, flash.code_ways)
+        data = _cache_text(flash.data_lines, flash.data_line_bytes, flash.data_ways)
+        waits = f"{flash.wait_states} flash wait states, {code} and {data} caches"
+        return f"unicorn {version('unicorn')}; {self.timing.name}; {waits}"
 
     def time(self, case: Case) -> Timing:
         """One call from cold caches; emulation is deterministic, so once is enough."""
         return time_on(self.core(kernel(case.op, case.precision)), case)
+
+
+def _cache_text(lines: int, line_bytes: int, ways: int) -> str:
+    return f"{lines} x {line_bytes} B" + (f" in {ways} ways" if ways else "")
 
 
 def time_on(core: CortexM, case: Case) -> Timing:

@@ -4,14 +4,17 @@ import ctypes
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hwsearch.exporters.c_data import input_step_text
 from hwsearch.exporters.c_package import PackageNotes, package_includes, package_sources, write_c_package
+from hwsearch.exporters.compiled import EmulatedPackage
 from hwsearch.exporters.program import plan_program
 from hwsearch.hardware.cost import Cost
+from hwsearch.hardware.header import read_header
 from hwsearch.hardware.layout import memory_plan
 from hwsearch.kernels.execute import run_entry, run_model
 from hwsearch.kernels.toolchain import build_shared, find_compiler
@@ -46,6 +49,17 @@ def _run(library, image, lowest, highest):
     image = np.ascontiguousarray(image)
     arguments = ctypes.c_void_p(image.ctypes.data), ctypes.c_void_p(logits.ctypes.data)
     return library.hw_model_run_between(*arguments, lowest, highest), logits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", ["nucleo_u575zi_q", "nucleo_h7a3zi_q", "nucleo_g0b1re"])
+def test_a_package_answers_alike_on_every_emulated_core(board, make_model, make_codes, tmp_path):
+    model, codes = make_model("cascade"), make_codes(4, 4)
+    header = read_header(Path(__file__).parents[2] / "hardware_profiles" / board)
+    package = EmulatedPackage(_write(model, codes, tmp_path / "c"), model.network, header)
+    found, expected = package.run(codes), run_model(model, codes)
+    assert package.core == header.device.core and package.is_priced_core
+    assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
 
 
 @pytest.mark.parametrize("entry", range(3))
