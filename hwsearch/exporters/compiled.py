@@ -1,4 +1,4 @@
-"""An exported C package, compiled and run: on this computer, and on an emulated Cortex-M4."""
+"""An exported C package, compiled and run: on this computer, and on an emulated Cortex-M."""
 
 import ctypes
 import tempfile
@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from hwsearch.exporters.c_package import package_includes, package_sources
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import ProfileHeader
-from hwsearch.kernels.emulator import CortexM4
+from hwsearch.kernels.emulator import CortexM
 from hwsearch.kernels.execute import Execution
 from hwsearch.kernels.integer_network import Codes
 from hwsearch.kernels.targets import flash_timing
-from hwsearch.kernels.toolchain import CORTEX_M4, HOST, build_elf, build_shared, find_compiler
+from hwsearch.kernels.timing import CORES, CORTEX_M4
+from hwsearch.kernels.toolchain import HOST, build_elf, build_shared, find_compiler
 
 RUN, RUN_BETWEEN = "hw_model_run", "hw_model_run_between"
 ENTRY_POINTS = (RUN, RUN_BETWEEN, "hw_model_run_governed", "hw_governor_init")
@@ -52,12 +53,13 @@ class HostPackage:
 
 
 class EmulatedPackage:
-    """The package cross-compiled and loaded into an emulated Cortex-M4 with the flash of a profile."""
+    """The package cross-compiled and loaded into the emulated core of a profile, or a Cortex-M4 where it has none."""
 
     def __init__(self, folder: Path, network: Network, header: ProfileHeader) -> None:
         measured_with_zig = header.library.compiler.startswith("ziglang")
-        self.compiler = find_compiler(CORTEX_M4, "ziglang" if measured_with_zig else None)
-        same_core = header.device.core.startswith("Cortex-M4") and header.counter.unit == "cycles"
+        timing = CORES.get(header.device.core, CORTEX_M4)
+        self.compiler = find_compiler(timing.processor, "ziglang" if measured_with_zig else None)
+        same_core = header.device.core in CORES and header.counter.unit == "cycles"
         self.is_priced_core = same_core and not header.library.published
         self._classes = network.output.out_channels
         with tempfile.TemporaryDirectory() as scratch:
@@ -68,7 +70,7 @@ class EmulatedPackage:
                 includes=package_includes(folder),
                 keep=ENTRY_POINTS,
             )
-            self._core = CortexM4(elf, flash=flash_timing(header.memory))
+            self._core = CortexM(elf, core=timing, flash=flash_timing(header.memory))
         self._input = self._core.reserve(int(np.prod(network.input_shape)))
         self._logits = self._core.reserve(4 * self._classes)
 

@@ -51,6 +51,7 @@ class Library(_Section):
     runtime_bytes: int = Field(default=0, ge=0)
     dispatch_count: float = Field(default=0.0, ge=0)
     published: bool = False
+    grid: Literal["full", "thin"] = "full"
 
 
 class Validity(_Section):
@@ -61,13 +62,18 @@ class Validity(_Section):
 
 
 class Memory(_Section):
-    """How instruction and constant fetches wait for flash; the default is none."""
+    """How instruction and constant fetches wait for flash; the default is none.
+
+    `flash_wait_states` is what a line that no cache holds waits; a cache of 0 ways is fully associative.
+    """
 
     flash_wait_states: int = Field(default=0, ge=0)
     instruction_cache_bytes: int = Field(default=0, ge=0)
     instruction_line_bytes: int = Field(default=32, gt=0)
+    instruction_ways: int = Field(default=0, ge=0)
     data_cache_bytes: int = Field(default=0, ge=0)
     data_line_bytes: int = Field(default=8, gt=0)
+    data_ways: int = Field(default=0, ge=0)
 
 
 class ProfileHeader(_Section):
@@ -93,7 +99,10 @@ class ProfileHeader(_Section):
 
 
 class RunRecord(_Section):
-    """One measuring run: everything needed to repeat it. Hashes are sha256 in hexadecimal."""
+    """One measuring run: everything needed to repeat it. Hashes are sha256 in hexadecimal.
+
+    `rows` were measured, `kept` were still valid from earlier runs; `kernels` is the built code of each measured kernel.
+    """
 
     run_id: str
     utc_date: str
@@ -105,6 +114,8 @@ class RunRecord(_Section):
     flags: str
     machine: str
     rows: int = Field(ge=0)
+    kept: int = Field(default=0, ge=0)
+    kernels: dict[str, str] = Field(default_factory=dict)
     seconds: float = Field(ge=0)
 
 

@@ -17,7 +17,15 @@ from scipy.optimize import nnls
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.profile import Measurement, RowKey
-from hwsearch.hardware.strips import POLY_OUT_ROWS, Polynomials, packing, polynomials, strips
+from hwsearch.hardware.strips import (
+    DEPTHWISE_ROWS,
+    POLY_OUT_ROWS,
+    Polynomials,
+    depthwise_pairs_bytes,
+    packing,
+    polynomials,
+    strips,
+)
 from hwsearch.hardware.tiling import LANES, QUAD, convolution_tiling, depthwise_stretches, filters_per_block
 
 MIN_ROWS = 4
@@ -27,9 +35,9 @@ REACH = 2.0
 ERROR_QUANTILE = 0.95
 """Which leave-one-out error is stated as a regression's uncertainty."""
 
-MIN_POOLED_ROWS = 60
+MIN_POOLED_ROWS = 80
 """Rows of one body of code from which other kernels and strides help: twice the loops of the most detailed body."""
-N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS = 17, 13
+N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS = 22, 13
 """Loops of the two ways in which a Cortex-M convolves."""
 
 Floats = NDArray[np.float64]
@@ -95,6 +103,22 @@ def _tiled_turns(key: RowKey) -> Floats:
     )  # fmt: skip
 
 
+def _pair_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `hw_depthwise.h`; shapes that it leaves take the portable loops, in other columns."""
+    op, others = _op_of(key), _depthwise_turns(key)
+    if not depthwise_pairs_bytes(op):
+        return np.concatenate([np.zeros(7), others])
+    channels, (_, out_h, out_w), stride = op.in_shape[0], op.out_shape, op.stride[0]
+    most_rows = (DEPTHWISE_ROWS - 3) // stride + 1
+    tiles, steps = math.ceil(out_h / most_rows), math.ceil(out_w / 2) if stride == 1 else out_w
+    in_rows = tiles * channels * (3 - stride) + channels * out_h * stride
+    own = [
+        1, tiles * channels, in_rows, in_rows * (steps + 1), channels * out_h, channels * out_h * steps,
+        channels * out_h * out_w,
+    ]  # fmt: skip
+    return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
+
+
 def _depthwise_turns(key: RowKey) -> Floats:
     """Turns of each loop of `hw_depthwise_conv2d.c`: copying, summing and finishing, per stretch, row and pixel."""
     cut = depthwise_stretches(_op_of(key))
@@ -132,19 +156,21 @@ def _in_strips(key: RowKey) -> Floats:
     outputs, taps = key.out_shape[0] // key.groups, math.prod(cut.kernel)
     blocks = key.groups * math.ceil(outputs / pack.filters)
     positions = key.groups * cut.tiles * cut.in_rows * cut.positions
-    bytewise = cut.channels % LANES != 0
+    bytewise, spread = cut.given % LANES != 0, cut.given != cut.channels
     calls = positions * (taps if cut.gathered and not bytewise else 1)
-    words = calls * (cut.window if bytewise else cut.channels)
+    words = calls * (cut.window if cut.gathered and bytewise else cut.channels)
     summed = key.groups * cut.tiles * cut.rows * cut.part
     pixels = blocks * cut.out_h * cut.part * math.ceil(cut.out_w / cut.columns)
     stretches = pixels * (cut.runs + cut.window // cut.limit)
     quick = outputs % (2 if pack.filters == 6 else 4) == 0
     elements = cut.out_h * cut.part * math.ceil(cut.out_w / cut.columns) * cut.lanes * key.out_shape[0]
+    ways = (cut.gathered and bytewise, cut.gathered and not bytewise, spread, not cut.gathered and not spread)
+    packing_turns = [turns * taken for taken in ways for turns in (calls, words)]
     return np.array(
         [
-            key.groups * cut.tiles, calls, words, positions * cut.lanes * bytewise, positions * cut.kernel[0] * bytewise,
-            words * bytewise, summed, summed * (1 if cut.gathered else taps), cut.tiles * blocks, cut.tiles * blocks * cut.window,
-            blocks * cut.out_h, pixels * quick, pixels * (not quick), stretches,
+            key.groups * cut.tiles, *packing_turns, positions * cut.kernel[0] * ways[0], summed,
+            summed * (1 if cut.gathered else taps), cut.tiles * blocks, cut.tiles * blocks * cut.window,
+            cut.tiles * blocks * cut.window * spread, blocks * cut.out_h, pixels * quick, pixels * (not quick), stretches,
             pixels * cut.window, elements * quick, elements * (not quick),
         ],
         dtype=np.float64,
@@ -208,7 +234,7 @@ _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
     OpKind.CONV2D: (_tiled_turns, _strip_turns),
     OpKind.AVG_POOL: (_pool_turns,),
     OpKind.MAX_POOL: (_pool_turns,),
-    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns,),
+    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _pair_turns),
 }
 
 

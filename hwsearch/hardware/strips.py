@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 
-STRIP_BYTES, SHORT_WINDOW, STRETCH_BYTES = 16384, 16, 20
+STRIP_BYTES, FEW_CHANNELS, STRETCH_BYTES, MOST_FILTERS = 16384, 2, 20, 6
 WIDE_LIMIT = 2**20
 """Steps after which sums of SMLAD would be emptied: never."""
 
@@ -45,11 +45,13 @@ def packing(precision: Precision) -> Packing:
 class Strips:
     """Tiles of one convolution: `columns` x `rows` output pixels, `part` columns to each lane.
 
-    `gathered`: every window is copied, and the tile's pixels are one row; else lanes share `in_rows` x `positions` inputs.
+    `gathered`: every window is copied, and the tile's pixels are one row; else lanes share `in_rows` x `positions` inputs, and
+    the `given` channels of a group are packed in fours, as `channels`.
     """
 
     out_h: int
     out_w: int
+    given: int
     channels: int
     window: int
     kernel: tuple[int, int]
@@ -87,29 +89,32 @@ class Strips:
         return self.positions * (self.window if self.gathered else self.channels) * self.lanes * 2
 
     def scratch_bytes(self) -> int:
-        """Packed codes, expanded weights of one block of filters, stretches, sums of codes, gathered windows or padding."""
+        """Packed codes, expanded weights of one block of filters, stretches, sums of codes, padding, bytes on their way."""
         stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 2)
         sums = 4 * self.lanes * (self.in_rows * self.positions + self.rows * self.part)
-        bytewise = self.channels % 4 != 0
-        rest = self.lanes * self.window if bytewise else self.channels
-        return self.in_rows * self.row_bytes + 8 * self.window + stretches + sums + rest
+        padding = -(-self.channels // 4) * 4
+        staged = self.lanes * (self.window if self.gathered else self.channels) if self.given % 4 else 0
+        spread = MOST_FILTERS * self.window if self.given != self.channels else 0
+        return self.in_rows * self.row_bytes + 8 * self.window + stretches + sums + padding + staged + spread
 
 
 def strips(op: Op, precision: Precision) -> Strips:
     """The tiling of a convolution; a 1x1 convolution without stride or padding sees the image as one row."""
-    channels, pack = op.in_shape[0] // op.groups, packing(precision)
+    given, pack = op.in_shape[0] // op.groups, packing(precision)
     (kernel_h, kernel_w), (stride_h, stride_w) = op.kernel, op.stride
     _, out_h, out_w = op.out_shape
-    gathered = channels % 4 != 0 or (kernel_h > 1 and kernel_w * channels < SHORT_WINDOW)
+    gathered = given % 4 != 0 and given <= FEW_CHANNELS
     pointwise = op.kernel == op.stride == (1, 1) and op.padding == (0, 0) and not gathered
     if not pointwise and kernel_h <= stride_h and kernel_w <= stride_w:
         gathered = True
+    channels = given if gathered else -(-given // 4) * 4
+    window = -(-kernel_h * kernel_w * channels // 4) * 4
     if pointwise or gathered:
         out_h, out_w = 1, out_h * out_w
 
     def cut(columns: int, rows: int) -> Strips:
         return Strips(
-            out_h=out_h, out_w=out_w, channels=channels, window=-(-kernel_h * kernel_w * channels // 4) * 4, kernel=op.kernel,
+            out_h=out_h, out_w=out_w, given=given, channels=channels, window=window, kernel=op.kernel,
             stride=op.stride, gathered=gathered, columns=columns, rows=rows, lanes=pack.lanes, limit=pack.limit,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hwsearch.errors import ToolchainError
 from hwsearch.kernels.toolchain import C_FOLDER, HOST, build_shared, find_compiler
 
-MAX_LINES = 64
+MAX_LINES = 1024
 _NO_LINE = 0xFFFF_FFFF
 _IT_STATE = 0x0600_FC00
 
@@ -29,7 +29,7 @@ class Cache(ctypes.Structure):
         ("line_bytes", ctypes.c_uint32),
         ("n_lines", ctypes.c_uint32),
         ("last_line", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
+        ("ways", ctypes.c_uint32),
         ("clock", ctypes.c_uint64),
         ("misses", ctypes.c_uint64),
         ("used", ctypes.c_uint64 * MAX_LINES),
@@ -65,14 +65,17 @@ class Counts(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Where code lies, where reads go through the flash's data cache, and the two caches as (lines, bytes per line)."""
+    """Where code lies, where reads go through the flash's data cache, and the two caches.
+
+    A cache is (lines, bytes per line, ways); 0 ways stand for fully associative.
+    """
 
     code_start: int
     code_bytes: int
     flash_start: int
     flash_bytes: int
-    code_cache: tuple[int, int] = (0, 1)
-    data_cache: tuple[int, int] = (0, 1)
+    code_cache: tuple[int, int, int] = (0, 1, 0)
+    data_cache: tuple[int, int, int] = (0, 1, 0)
 
 
 class BlockCounts:
@@ -112,11 +115,11 @@ class BlockCounts:
             self.left[self.state.previous] += np.uint64(1)
 
 
-def _empty(shape: tuple[int, int]) -> Cache:
-    n_lines, line_bytes = shape
-    if not 0 <= n_lines <= MAX_LINES:
-        raise ValueError(f"a cache must have 0 to {MAX_LINES} lines, but {n_lines} were asked for")
-    return Cache(n_lines=n_lines, line_bytes=line_bytes, last_line=_NO_LINE)
+def _empty(shape: tuple[int, int, int]) -> Cache:
+    n_lines, line_bytes, ways = shape
+    if not 0 <= n_lines <= MAX_LINES or (ways and n_lines % ways):
+        raise ValueError(f"a cache must have 0 to {MAX_LINES} lines in whole sets, but {n_lines} in {ways} ways were asked for")
+    return Cache(n_lines=n_lines, line_bytes=line_bytes, last_line=_NO_LINE, ways=ways or n_lines)
 
 
 class Hooks(Protocol):
@@ -188,8 +191,8 @@ def _fetch(cached: Cache, address: int, size: int) -> None:
 
 def _touch(cached: Cache, line: int) -> bool:
     cached.clock += 1
-    oldest = 0
-    for i in range(cached.n_lines):
+    oldest = line % (cached.n_lines // cached.ways) * cached.ways
+    for i in range(oldest, oldest + cached.ways):
         if cached.line[i] == line + 1:
             cached.used[i] = cached.clock
             return True

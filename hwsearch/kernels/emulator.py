@@ -1,4 +1,4 @@
-"""An emulated Cortex-M4: runs functions of a linked image and says what they would cost on a board.
+"""An emulated Cortex-M: runs functions of a linked image and says what they would cost on a board.
 
 Values come from unicorn's instruction-set emulation, cycles from block counts under the model of `timing.py`. Memory is
 the board's, so that code which does not fit or strays outside faults here as it would there.
@@ -24,6 +24,13 @@ from hwsearch.kernels.toolchain import FLASH_BYTES, FLASH_START, RAM_BYTES, RAM_
 STACK_BYTES = 8 * 1024
 _RETURN = 0x0BFF_FFF0
 _PAGE = 4096
+_MODELS = {
+    "cortex-m4": "UC_CPU_ARM_CORTEX_M4",
+    "cortex-m33": "UC_CPU_ARM_CORTEX_M33",
+    "cortex-m7": "UC_CPU_ARM_CORTEX_M7",
+    "cortex-m0plus": "UC_CPU_ARM_CORTEX_M0",  # the same instructions
+}
+"""Unicorn's models of the cores; the memory map is one for all, that of the largest board."""
 
 
 class EmulatorError(HwsearchError):
@@ -44,8 +51,11 @@ class Run:
         return self.core_cycles + self.flash_cycles
 
 
-class CortexM4:
-    """One core with flash and RAM. `native=False` counts blocks in Python even where a host compiler exists."""
+class CortexM:
+    """One core, of the kind that `core` times, with flash and RAM.
+
+    `native=False` counts blocks in Python even where a host compiler exists.
+    """
 
     def __init__(
         self,
@@ -67,8 +77,8 @@ class CortexM4:
                 code_bytes=size,
                 flash_start=FLASH_START,
                 flash_bytes=FLASH_BYTES,
-                code_cache=(flash.code_lines, flash.code_line_bytes),
-                data_cache=(flash.data_lines, flash.data_line_bytes),
+                code_cache=(flash.code_lines, flash.code_line_bytes, flash.code_ways),
+                data_cache=(flash.data_lines, flash.data_line_bytes, flash.data_ways),
             )
         )
         self._costs = CodeCosts.empty(-(-size // 2))
@@ -93,7 +103,7 @@ class CortexM4:
         except ImportError as missing:
             raise missing_library("unicorn") from missing
         engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
-        engine.ctl_set_cpu_model(arm_const.UC_CPU_ARM_CORTEX_M4)
+        engine.ctl_set_cpu_model(getattr(arm_const, _MODELS[self.core.processor]))
         engine.mem_map(FLASH_START, FLASH_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
         engine.mem_map(RAM_START, RAM_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         engine.mem_map(_RETURN & -_PAGE, _PAGE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)

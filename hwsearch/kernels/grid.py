@@ -9,6 +9,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 
 from hwsearch.graph.network import Network
@@ -103,6 +104,27 @@ def default_grid() -> tuple[Work, ...]:
     return _unique([*_works(ops), *_works(_between()), *_works_at(fixed, W8A8)])
 
 
+def thin_grid() -> tuple[Work, ...]:
+    """The default grid with every second of the shapes between, for boards whose tables must stay small.
+
+    Reference networks, exit heads and gates are complete.
+    """
+    networks = reference_ops()
+    ops = [op for network in networks.values() for op in network]
+    fixed = [op for network in networks.values() for op in (*_exit_heads(network), *_gates(network))]
+    return _unique([*_works(ops), *_works(_thinned(_between())), *_works_at(fixed, W8A8)])
+
+
+def _thinned(ops: Iterable[Op]) -> Iterator[Op]:
+    """Of each operation, kernel and stride: every second by work, with the smallest and the largest."""
+    groups: dict[tuple[OpKind, tuple[int, int], tuple[int, int]], list[Op]] = {}
+    for op in ops:
+        groups.setdefault((op.kind, op.kernel, op.stride), []).append(op)
+    for group in groups.values():
+        ordered = sorted(group, key=lambda op: (op.macs, prod(op.in_shape), prod(op.out_shape)))
+        yield from {id(op): op for op in (*ordered[::2], ordered[-1])}.values()
+
+
 def network_grid(networks: Sequence[Network]) -> tuple[Work, ...]:
     """Every row that pricing these networks at any precision needs, exits included if they are attached."""
     return _unique(_works(op for network in networks for op in network.ops))
@@ -132,6 +154,9 @@ def _works_at(ops: Iterable[Op], precision: Precision) -> Iterator[Work]:
         else:
             yield from _works([op])
 
+
+GRIDS = {"full": default_grid, "thin": thin_grid}
+"""Grids by the name that a profile's `[library] grid` gives."""
 
 _ONE = (1, 1)
 

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,27 +21,17 @@ from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read
 from hwsearch.hardware.layout import packed_weight_bytes
 from hwsearch.hardware.profile import Measurement, find_profile, write_measurements
 from hwsearch.kernels.cases import random_case
-from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, all_sources, kernel, scratch_bytes
-from hwsearch.kernels.grid import Work, default_grid, network_grid
-from hwsearch.kernels.power import Span, find_meter, whole_span, with_energy
-from hwsearch.kernels.targets import EMULATOR, Target, Timing, find_target
-from hwsearch.kernels.toolchain import HOST
+from hwsearch.kernels.catalogue import C_FOLDER, kernel, scratch_bytes
+from hwsearch.kernels.freshness import ENERGY_NOTE, outdated, source_sha256, still_valid
+from hwsearch.kernels.grid import GRIDS, Work, network_grid
+from hwsearch.kernels.power import EnergyTrace, Span, find_meter, whole_span, with_energy
+from hwsearch.kernels.remote import PREFIX, remote_target
+from hwsearch.kernels.targets import EMULATOR, HostTarget, Target, Timing, emulator_target
+from hwsearch.kernels.toolchain import HOST, find_compiler
 from hwsearch.progress import Progress, silent
 
 _CHUNK_MACS = 2_000_000
 """Work that a process takes at a time; small enough that progress and balance are fine, large enough to reuse what it built."""
-
-
-def source_sha256() -> str:
-    """One hash over every kernel source and header, in hexadecimal; a table belongs to exactly one.
-
-    >>> len(source_sha256())
-    64
-    """
-    digest = hashlib.sha256()
-    for name in sorted((*HEADERS, *all_sources())):
-        digest.update(f"{name}\0".encode() + (C_FOLDER / name).read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def measure(
@@ -52,19 +43,21 @@ def measure(
     folder: Path | None = None,
     workers: int | None = None,
     meter: Path | None = None,
+    again: bool = False,
     progress: Progress = silent,
 ) -> RunRecord:
     """Measure a device's table and write `ops.csv` and `runs.jsonl` into `folder/<profile>`.
 
-    `device` is a profile's name or path; `host` is this computer's own (`host_x86_64`, say). `target` is `emulator` or
-    `host`, by default what the profile counts: cycles are emulated, nanoseconds taken here. The grid is the default one and
-    all of `networks`, unless given. A profile found elsewhere has its header copied, so that a shipped table is never changed.
-    Rows of other kernel sources, compilers or flags are dropped. Energy is what `meter` recorded, a file that a user's meter
-    writes meanwhile; without one what the processor counts, where it can be read; else active power times time.
+    `device` is a profile's name or path; `host` is this computer's own (`host_x86_64`, say). `target` is `emulator`, `host` or
+    `ssh:USER@HOST[:PORT]`, by default what the profile counts: cycles are emulated, nanoseconds taken here. The grid is the one
+    that the profile names and all of `networks`, unless given. A profile found elsewhere has its header copied, so that a
+    shipped table is never changed. Rows that the same compiler's same code gave on the same machine are kept and not measured
+    again, unless `again` or a meter asks for it; rows of other code are dropped. Energy is what `meter` recorded, a file that a
+    user's meter writes meanwhile; without one what the processor counts, where it can be read; else active power times time.
 
     Raises:
         ProfileError: no such profile, its counter does not fit the target, or the meter did not watch.
-        ToolchainError: a compiler or the emulator is missing.
+        ToolchainError: a compiler or the emulator is missing, or the other computer cannot be reached.
     """
     started = time.monotonic()
     source, destination = _places(device, folder)
@@ -74,49 +67,91 @@ def measure(
             f"A profile to measure must be of kernels that can be built here, but {destination.name} holds published numbers of "
             f"{header.library.kernel_library}; measure the board's own profile, such as {destination.name.split('.')[0]}."
         )
-    chosen = find_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header.memory, _compiler(header))
-    if chosen.unit != header.counter.unit:
-        raise ProfileError(
-            f"The table of {destination.name} must count {header.counter.unit}, but the target {chosen.name} counts {chosen.unit}"
-            "; choose the other target or correct [counter] in its profile.toml."
-        )
+    shapes = tuple(grid) if grid is not None else (*GRIDS[header.library.grid](), *network_grid(networks))
+    works = {work.key: work for work in shapes}
+    with open_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header) as chosen:
+        if chosen.unit != header.counter.unit:
+            raise ProfileError(
+                f"The table of {destination.name} must count {header.counter.unit}, but the target {chosen.name} counts "
+                f"{chosen.unit}; choose the other target or correct [counter] in its profile.toml."
+            )
+        sources = source_sha256()
+        valid = () if again or meter else still_valid(destination, chosen, sources)
+        known = {row.key for row in valid}
+        todo = tuple(work for key, work in works.items() if key not in known)
+        sweep = _sweep(chosen, todo, workers, meter, progress)
+        if source_sha256() != sources:
+            raise ToolchainError(
+                "The kernel sources must stay as they are while they are measured, but they changed; measure again."
+            )
+        run = _run_record(device, chosen, sources, sweep, kept=len(works) - len(todo), started=started)
+    _copy_header(source, destination)
+    runs = read_runs(destination)
+    if todo or not runs or runs[-1].source_sha256 != sources:
+        rows = [_row(header, work, result, chosen, run.run_id) for work, result in zip(todo, sweep.timed, strict=True)]
+        rows = with_energy(rows, [one.span for one in sweep.timed], sweep.trace) if sweep.trace is not None else rows
+        write_measurements(destination, [*valid, *rows], run, outdated(runs, chosen, sources))
+    return run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sweep:
+    """What timing all rows gave, and the energy that was recorded meanwhile, if any."""
+
+    timed: list["Timed"]
+    trace: EnergyTrace | None
+
+
+def _sweep(chosen: Target, works: Sequence[Work], workers: int | None, meter: Path | None, progress: Progress) -> _Sweep:
+    if not works:
+        return _Sweep(timed=[], trace=None)
     watching = find_meter(meter, on_this_computer=chosen.name == HOST)
-    works = tuple(grid) if grid is not None else (*default_grid(), *network_grid(networks))
-    works = tuple({work.key: work for work in works}.values())
-    sources = source_sha256()
     if watching is not None:
         watching.start()
     timed = _time_all(chosen, works, workers, progress)
-    trace, spans = watching.stop() if watching is not None else None, [one.span for one in timed]
-    if meter is None and trace is not None and trace.mean_mw(whole_span(spans)) is None:
+    trace = watching.stop() if watching is not None else None
+    if meter is None and trace is not None and trace.mean_mw(whole_span([one.span for one in timed])) is None:
         trace = None  # too short for the processor's counters
-    if source_sha256() != sources:
-        raise ToolchainError("The kernel sources must stay as they are while they are measured, but they changed; measure again.")
-    if not (destination / HEADER_FILE).exists():
-        destination.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / HEADER_FILE, destination / HEADER_FILE)
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{sources[:8]}"
-    rows = [_row(header, work, result, chosen, run_id) for work, result in zip(works, timed, strict=True)]
-    if trace is not None:
-        rows = with_energy(rows, spans, trace)
-    run = RunRecord(
-        run_id=run_id,
-        utc_date=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+    return _Sweep(timed=timed, trace=trace)
+
+
+def _run_record(device: str, chosen: Target, sources: str, sweep: _Sweep, *, kept: int, started: float) -> RunRecord:
+    now = datetime.now(UTC)
+    return RunRecord(
+        run_id=f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{sources[:8]}",
+        utc_date=f"{now:%Y-%m-%dT%H:%M:%SZ}",
         command=f"hwsearch measure {device}",
         git_commit=_git_commit(),
         source_sha256=sources,
-        binary_sha256=_binary_sha256(timed),
+        binary_sha256=_binary_sha256(sweep.timed),
         compiler=chosen.compiler.description,
         flags=chosen.compiler.recorded_flags,
-        machine=chosen.describe() + (f"; energy: {trace.source}" if trace is not None else ""),
-        rows=len(rows),
+        machine=chosen.describe() + (f"{ENERGY_NOTE}{sweep.trace.source}" if sweep.trace is not None else ""),
+        rows=len(sweep.timed),
+        kept=kept,
+        kernels={one.symbol: one.digest.hex() for one in sorted(sweep.timed, key=lambda one: one.symbol)},
         seconds=round(time.monotonic() - started, 1),
     )
-    same = (run.source_sha256, run.compiler, run.flags)
-    earlier = read_runs(destination)
-    stale = {other.run_id for other in earlier if (other.source_sha256, other.compiler, other.flags) != same}
-    write_measurements(destination, rows, run, stale)
-    return run
+
+
+def _copy_header(source: Path, destination: Path) -> None:
+    if not (destination / HEADER_FILE).exists():
+        destination.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / HEADER_FILE, destination / HEADER_FILE)
+
+
+@contextmanager
+def open_target(name: str, header: ProfileHeader) -> Iterator[Target]:
+    """The target `emulator`, `host` or `ssh:USER@HOST[:PORT]`, with the compiler that the profile names."""
+    if name == EMULATOR:
+        yield emulator_target(header.device, header.memory, _compiler(header))
+    elif name == HOST:
+        yield HostTarget(compiler=find_compiler(HOST, _compiler(header)))
+    elif name.startswith(PREFIX):
+        with remote_target(name) as chosen:
+            yield chosen
+    else:
+        raise ProfileError(f"A target must be {EMULATOR}, {HOST} or ssh:USER@HOST, but found {name!r}; choose one of the three.")
 
 
 def _places(device: str, folder: Path | None) -> tuple[Path, Path]:
@@ -137,6 +172,7 @@ class Timed:
     """What timing one row gave, what was built for it, and when it was timed."""
 
     timing: Timing
+    symbol: str
     code_bytes: int
     digest: bytes
     span: Span
@@ -193,7 +229,9 @@ def _time_chunk(target: Target, works: Sequence[Work]) -> list[Timed]:
         code_bytes, digest = target.code_bytes(function), target.digest(function)  # built before the time that a meter sees
         begun = time.time()
         timing = target.time(case)
-        timed.append(Timed(timing=timing, code_bytes=code_bytes, digest=digest, span=(begun, time.time())))
+        timed.append(
+            Timed(timing=timing, symbol=function.symbol, code_bytes=code_bytes, digest=digest, span=(begun, time.time()))
+        )
     return timed
 
 

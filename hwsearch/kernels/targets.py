@@ -1,4 +1,4 @@
-"""Where kernels are timed: an emulated Cortex-M4 under a cycle model, or this computer under its own clock.
+"""Where kernels are timed: an emulated Cortex-M under a cycle model, this computer or another (`remote.py`) under its clock.
 
 Every kernel is built alone, as a package that uses nothing else would build it; the code measured is the code that ships.
 """
@@ -17,16 +17,14 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.errors import ProfileError
-from hwsearch.hardware.header import Memory
+from hwsearch.hardware.header import Device, Memory
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.kernels.emulator import CortexM4
+from hwsearch.kernels.emulator import CortexM
 from hwsearch.kernels.image import code_bytes
-from hwsearch.kernels.timing import CORTEX_M4 as CORTEX_M4_TIMING
-from hwsearch.kernels.timing import FlashTiming
-from hwsearch.kernels.toolchain import CORTEX_M4, HOST, Compiler, build_elf, build_shared, find_compiler, in_cache
+from hwsearch.kernels.timing import CORTEX_M4, CoreTiming, FlashTiming, core_timing
+from hwsearch.kernels.toolchain import HOST, Compiler, build_elf, build_shared, find_compiler, in_cache
 
 EMULATOR = "emulator"
 INCLUDES = tuple(sorted({(C_FOLDER / header).parent for header in HEADERS}))
@@ -81,6 +79,8 @@ def flash_timing(memory: Memory) -> FlashTiming:
         code_line_bytes=memory.instruction_line_bytes,
         data_lines=memory.data_cache_bytes // memory.data_line_bytes,
         data_line_bytes=memory.data_line_bytes,
+        code_ways=memory.instruction_ways,
+        data_ways=memory.data_ways,
     )
 
 
@@ -93,7 +93,7 @@ def selection(symbols: Sequence[str]) -> Path:
 Place = Callable[[bytes], int]
 
 
-def _record(case: Case, pointer_bits: int, constant: Place, variable: Place, output: int) -> bytes:
+def record(case: Case, pointer_bits: int, constant: Place, variable: Place, output: int) -> bytes:
     """A filled `hw_op` whose data were placed by the given functions, each of which returns an address."""
     constants, op = case.constants, case.op
     inputs = [variable(codes.tobytes()) for codes in case.inputs]
@@ -115,7 +115,7 @@ def _record(case: Case, pointer_bits: int, constant: Place, variable: Place, out
 
 
 @cache
-def _build_core(compiler: Compiler, flash: FlashTiming, watch_alignment: bool, function: Kernel) -> CortexM4:
+def _build_core(compiler: Compiler, timing: CoreTiming, flash: FlashTiming, watch_alignment: bool, function: Kernel) -> CortexM:
     with tempfile.TemporaryDirectory() as folder:
         elf = build_elf(
             [C_FOLDER / source for source in function.sources],
@@ -125,12 +125,12 @@ def _build_core(compiler: Compiler, flash: FlashTiming, watch_alignment: bool, f
             macros=["HW_SELECTED"],
             keep=[function.symbol],
         )
-        return CortexM4(elf, flash=flash, watch_alignment=watch_alignment)
+        return CortexM(elf, core=timing, flash=flash, watch_alignment=watch_alignment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorTarget:
-    """A Cortex-M4 in unicorn. Weights, constants and the call's record lie in flash, activations and scratch in RAM."""
+    """A Cortex-M in unicorn. Weights, constants and the call's record lie in flash, activations and scratch in RAM."""
 
     name: ClassVar[str] = EMULATOR
     unit: ClassVar[str] = "cycles"
@@ -139,11 +139,12 @@ class EmulatorTarget:
 
     compiler: Compiler
     flash: FlashTiming
+    timing: CoreTiming = CORTEX_M4
     watch_alignment: bool = False
 
-    def core(self, function: Kernel) -> CortexM4:
+    def core(self, function: Kernel) -> CortexM:
         """The emulated core that holds one kernel and nothing else."""
-        return _build_core(self.compiler, self.flash, self.watch_alignment, function)
+        return _build_core(self.compiler, self.timing, self.flash, self.watch_alignment, function)
 
     def code_bytes(self, function: Kernel) -> int:
         return self.core(function).image.flash_bytes
@@ -154,19 +155,19 @@ class EmulatorTarget:
     def describe(self) -> str:
         flash = self.flash
         caches = f"{flash.code_lines} x {flash.code_line_bytes} B and {flash.data_lines} x {flash.data_line_bytes} B caches"
-        return f"unicorn {version('unicorn')}; {CORTEX_M4_TIMING.name}; {flash.wait_states} flash wait states, {caches}"
+        return f"unicorn {version('unicorn')}; {self.timing.name}; {flash.wait_states} flash wait states, {caches}"
 
     def time(self, case: Case) -> Timing:
         """One call from cold caches; emulation is deterministic, so once is enough."""
         return time_on(self.core(kernel(case.op, case.precision)), case)
 
 
-def time_on(core: CortexM4, case: Case) -> Timing:
+def time_on(core: CortexM, case: Case) -> Timing:
     """One call on a core whose image holds the kernel, from cold caches."""
     core.release()
     output = core.reserve(case.output_bytes)
-    record = _record(case, 32, lambda data: core.place(data, flash=True), core.place, output)
-    core.call(kernel(case.op, case.precision).symbol, core.place(record, flash=True))
+    filled = record(case, 32, lambda data: core.place(data, flash=True), core.place, output)
+    core.call(kernel(case.op, case.precision).symbol, core.place(filled, flash=True))
     cycles = float(core.cycles)
     return Timing(median=cycles, p05=cycles, p95=cycles, repeats=1, output=core.read(output, case.output_bytes))
 
@@ -216,13 +217,13 @@ class HostTarget:
 
         output = place(bytes(case.output_bytes))
         written = kept[-1]
-        record = place(_record(case, 64, place, place, output))
+        filled = place(record(case, 64, place, place, output))
         call = ctypes.cast(getattr(library, function.symbol), ctypes.c_void_p)
 
         def measure(calls: int, repeats: int) -> NDArray[np.float64]:
             durations = np.zeros(repeats)
             library.hw_time_calls(
-                call, ctypes.c_void_p(record), ctypes.c_uint32(calls), ctypes.c_uint32(repeats),
+                call, ctypes.c_void_p(filled), ctypes.c_uint32(calls), ctypes.c_uint32(repeats),
                 durations.ctypes.data_as(ctypes.c_void_p),
             )  # fmt: skip
             return durations
@@ -252,10 +253,7 @@ def processor_name() -> str:
     return names[0] if names else platform.machine()
 
 
-def find_target(name: str, memory: Memory, prefer: str | None = None) -> Target:
-    """The target `emulator` or `host`; `prefer` names the compiler."""
-    if name == EMULATOR:
-        return EmulatorTarget(flash=flash_timing(memory), compiler=find_compiler(CORTEX_M4, prefer))
-    if name == HOST:
-        return HostTarget(compiler=find_compiler(HOST, prefer))
-    raise ProfileError(f"A target must be {EMULATOR} or {HOST}, but found {name!r}; choose one of the two.")
+def emulator_target(device: Device, memory: Memory, prefer: str | None = None) -> EmulatorTarget:
+    """The emulated core of a profile; `prefer` names the compiler."""
+    timing = core_timing(device.core)
+    return EmulatorTarget(compiler=find_compiler(timing.processor, prefer), flash=flash_timing(memory), timing=timing)

@@ -20,25 +20,40 @@ class Kind(Enum):
     DIVIDE = auto()
     FLOAT_MAC = auto()
     FLOAT_DIVIDE = auto()
+    MULTIPLY = auto()
+    """Every integer multiplication, with or without accumulation."""
+    SIMD = auto()
+    """Instructions on packed halfwords and bytes, saturation, byte reversal."""
+    SHIFT = auto()
+    """Shifts, extensions and bit fields, and data processing with a shifted operand."""
     OTHER = auto()
+
+
+DATA_PROCESSING = frozenset({Kind.MULTIPLY, Kind.SIMD, Kind.SHIFT, Kind.OTHER})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instruction:
     """One decoded instruction.
 
-    `address_registers` are read to form an address; `loads` is what a single load writes; `n_registers` counts the
-    words a multiple transfers; `ends_flow` is true if it may write the program counter; `target` is where a direct branch leads.
+    `address_registers` are read to form an address, `shifted` are read through the shifter, `accumulates` are what a
+    multiplication adds to; `loads` is what a single load writes; `n_registers` counts the words a multiple transfers;
+    `is_store` tells STRD and STM from LDRD and LDM; `ends_flow` is true if it may write the program counter; `target` is where a
+    direct branch leads.
     """
 
     address: int
     size: int
     kind: Kind
+    reads: frozenset[int]
     writes: frozenset[int]
+    shifted: frozenset[int]
+    accumulates: frozenset[int]
     loads: frozenset[int]
     address_registers: frozenset[int]
     register_offset: bool
     n_registers: int
+    is_store: bool
     ends_flow: bool
     target: int | None
 
@@ -58,8 +73,16 @@ _NAMES = {
     Kind.DIVIDE: "SDIV UDIV",
     Kind.FLOAT_MAC: "VMLA VMLS VFMA VFMS VNMLA VNMLS VFNMA VFNMS",
     Kind.FLOAT_DIVIDE: "VDIV VSQRT",
+    Kind.MULTIPLY: "MUL MLA MLS SMULL UMULL SMLAL UMLAL UMAAL SMLAD SMLADX SMLSD SMLSDX SMUAD SMUADX SMUSD SMLALD SMLALDX "
+    "SMLABB SMLABT SMLATB SMLATT SMULBB SMULBT SMULTB SMULTT SMLAWB SMLAWT SMULWB SMULWT SMMUL SMMULR SMMLA SMMLAR "
+    "SMLALBB SMLALBT SMLALTB SMLALTT",
+    Kind.SIMD: "SXTB16 UXTB16 SXTAB16 UXTAB16 PKHBT PKHTB SSAT USAT SSAT16 USAT16 QADD QSUB SADD8 UADD8 UHADD8 SADD16 UADD16 "
+    "SSUB16 USUB16 USAD8 USADA8 SEL REV REV16 REVSH",
+    Kind.SHIFT: "SXTB UXTB SXTH UXTH UBFX SBFX BFI BFC LSL LSR ASR ROR RRX",
 }
+_LONG_ACCUMULATION = ("SMLAL", "UMLAL", "UMAAL", "SMLALD", "SMLALDX", "SMLALBB", "SMLALBT", "SMLALTB", "SMLALTT")
 _BARE_LISTS = ("PUSH", "POP", "VPUSH", "VPOP")
+_STORES = ("STR", "STRB", "STRH", "VSTR", "STRD", "STM", "STMDB", "PUSH", "VSTMIA", "VSTMDB", "VPUSH")
 _MEMORY = (Kind.LOAD, Kind.STORE, Kind.PAIR)
 
 
@@ -81,6 +104,8 @@ class Decoder:
         self._engine.detail = True
         self._kinds = {_id(arm, name): kind for kind, names in _NAMES.items() for name in names.split()}
         self._bare_lists = {_id(arm, name) for name in _BARE_LISTS}
+        self._long = {_id(arm, name) for name in _LONG_ACCUMULATION}
+        self._stores = {_id(arm, name) for name in _STORES}
 
     def decode(self, code: bytes, address: int) -> list[Instruction]:
         """The instructions of a stretch of code that holds no data; it ends where nothing valid follows."""
@@ -91,18 +116,24 @@ class Decoder:
         kind = self._kinds.get(found.id, Kind.OTHER)
         registers = [operand.reg for operand in found.operands if operand.type == arm.ARM_OP_REG]
         memory = [operand.mem for operand in found.operands if operand.type == arm.ARM_OP_MEM]
-        writes = frozenset(found.regs_access()[1])
-        ends_flow = kind in (Kind.BRANCH, Kind.TABLE_BRANCH) or arm.ARM_REG_PC in writes or _pops_pc(arm, kind, registers)
+        read, written = (frozenset(registers) for registers in found.regs_access())
+        shifted = frozenset(o.reg for o in found.operands if o.type == arm.ARM_OP_REG and o.shift.type and o.shift.value)
+        kind = Kind.SHIFT if kind is Kind.OTHER and shifted else kind
+        ends_flow = kind in (Kind.BRANCH, Kind.TABLE_BRANCH) or arm.ARM_REG_PC in written or _pops_pc(arm, kind, registers)
         targets = [operand.imm for operand in found.operands if operand.type == arm.ARM_OP_IMM]
         return Instruction(
             address=found.address,
             size=found.size,
             kind=kind,
-            writes=writes,
+            reads=read,
+            writes=written,
+            shifted=shifted,
+            accumulates=self._accumulates(found, kind, registers),
             loads=frozenset(registers[:1]) if kind is Kind.LOAD else frozenset(),
             address_registers=self._address_registers(found, kind, registers, memory),
             register_offset=any(part.index for part in memory),
             n_registers=self._n_registers(found, kind, registers),
+            is_store=found.id in self._stores,
             ends_flow=ends_flow,
             target=targets[-1] if kind is Kind.BRANCH and targets else None,
         )
@@ -113,6 +144,11 @@ class Decoder:
         if kind is Kind.MULTIPLE:
             return frozenset({self._arm.ARM_REG_SP} if found.id in self._bare_lists else registers[:1])
         return frozenset()
+
+    def _accumulates(self, found: Any, kind: Kind, registers: list[int]) -> frozenset[int]:
+        if kind is not Kind.MULTIPLY:
+            return frozenset()
+        return frozenset(registers[:2] if found.id in self._long else registers[3:])
 
     def _n_registers(self, found: Any, kind: Kind, registers: list[int]) -> int:
         """Words transferred by a multiple; a double-precision register is two."""

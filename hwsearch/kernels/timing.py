@@ -1,26 +1,31 @@
 """Cycle models: what executed instructions cost on a core, and what reading flash adds on a board.
 
-Cortex-M4, after the public Technical Reference Manual (Arm 100166, table 3-1 and its load/store timings):
+Cycles per instruction; `CORES` below holds the numbers that a word in the table stands for, and how far each was validated:
 
-| instruction | cycles |
-| --- | --- |
-| data processing, MUL, MLA, SMLAD, UMULL, UMLAL, UMAAL, IT | 1 |
-| LDR, LDRB, LDRH, VLDR | 2; 1 straight after such a load whose result is not in this address |
-| STR, STRB, STRH, VSTR | 1; 2 with a register offset, unless straight after such a load |
-| LDRD, STRD | 3 |
-| LDM, STM, PUSH, POP of n words | 1 + n |
-| a load or store whose address register the data-processing instruction before it wrote | 1 more |
-| B, BL, BX, BLX, CBZ, CBNZ, any load of the program counter | 1 more `refill` if taken |
-| TBB, TBH | 3 + `refill` |
-| SDIV, UDIV | `divide` (2 to 12 in the manual, depending on operands) |
-| VMLA, VFMA and kin; VDIV, VSQRT | 3; 14 |
+| instruction | Cortex-M4, M33 | Cortex-M0+ | Cortex-M7 |
+| --- | --- | --- | --- |
+| data processing, IT | 1 | 1 | two at once where `dual_issue.py` allows |
+| MUL | 1 | `multiply` (1, or 32 where the chip has the small multiplier) | 1, result after 2 |
+| MLA, SMLAD, UMULL, UMLAL, UMAAL | 1 | none: long products are calls | 1 per cycle, result after 2 |
+| LDR, LDRB, LDRH, VLDR | 2; 1 straight after such a load whose result is not in this address | 2 | two at once, result after 2 |
+| STR, STRB, STRH, VSTR | 1; 2 with a register offset, unless straight after such a load | 2 | 1, not beside a load |
+| LDRD, STRD | 3 | none | 1, 2, alone |
+| LDM, STM, PUSH, POP of n words | 1 + n | 1 + n, 1 more for a loaded program counter | n, alone |
+| a load or store whose address register the data-processing instruction before it wrote | 1 more | 0 more | 0 more |
+| B, BX, CBZ, any load of the program counter | 1; `refill` more if taken | the same; BL 1 more | the same, paired |
+| TBB, TBH | 3 + `refill` | none | 3 + `refill` |
+| SDIV, UDIV | `divide` (2 to 12 in the manual, depending on operands) | none: a call | `divide`, alone |
+| VMLA, VFMA and kin; VDIV, VSQRT | 3; 14 | none | 3; 14, alone |
 
-Two rules are not in the manual; others found them by measuring: a taken branch to a 32-bit instruction that is not
-word-aligned costs 1 more, and so does a run of three or more such instructions.
+Sources. M4: Arm's public Technical Reference Manual (100166, table 3-1 and its load/store timings); two rules are not in it,
+others found them by measuring: a taken branch to a 32-bit instruction that is not word-aligned costs 1 more, and so does a run
+of three or more such instructions. M33: Arm publishes no table; the M4's is used as it is. M0+: recalled from its manual (DDI
+0484), not looked up. M7: Arm publishes no table; units and latencies as in LLVM's scheduling model (ARMScheduleM7.td).
 
 An instruction costs what it does in its straight-line context, except where a taken branch arrives: there nothing
 precedes. Executions come from block counts, and a block that the emulator happened to cut in two costs the same.
-Not modelled: interrupts, DMA, bus contention, operand-dependent division; a load skipped inside an IT block costs 2, not 1.
+Not modelled: interrupts, DMA, bus contention, operand-dependent division, mispredicted branches; a load skipped inside an IT
+block costs 2, not 1.
 """
 
 from collections.abc import Iterable
@@ -29,24 +34,39 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.kernels.thumb import Instruction, Kind
+from hwsearch.errors import ProfileError
+from hwsearch.kernels.dual_issue import issue_costs
+from hwsearch.kernels.thumb import DATA_PROCESSING, Instruction, Kind
 
 Cycles = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CoreTiming:
-    """The numbers that the table above leaves open, in cycles, and how far the whole was validated."""
+    """The numbers that the table above leaves open, in cycles, and how far the whole was validated.
+
+    `processor` is the core's name for compilers; `pairs_loads` says whether a load behind a load takes 1 cycle less and an
+    address straight from the data-processing instruction before 1 more; `call` is what BL, and `loaded_counter` what a loaded
+    program counter, takes besides `refill`.
+    """
 
     name: str
+    processor: str
     refill: int
     divide: int
     unaligned_fetch: int
     validity: str
+    multiply: int = 1
+    store: int = 1
+    pairs_loads: bool = True
+    call: int = 0
+    loaded_counter: int = 0
+    dual_issue: bool = False
 
 
 CORTEX_M4 = CoreTiming(
     name="Cortex-M4, TRM 100166 costs, refill 3, fetch alignment",
+    processor="cortex-m4",
     refill=3,
     divide=7,
     unaligned_fetch=1,
@@ -54,10 +74,84 @@ CORTEX_M4 = CoreTiming(
     "Cortex-M4 silicon (pqm4); refill and fetch alignment were chosen on those same points",
 )
 
+CORTEX_M33 = CoreTiming(
+    name="Cortex-M33, costs of the Cortex-M4",
+    processor="cortex-m33",
+    refill=3,
+    divide=7,
+    unaligned_fetch=1,
+    validity="0.4 % to 9.1 % above the published latency of four MLPerf Tiny networks on one Cortex-M33 (nRF5340, CMSIS-NN)",
+)
+
+CORTEX_M7 = CoreTiming(
+    name="Cortex-M7, in-order dual issue, refill 1",
+    processor="cortex-m7",
+    refill=1,
+    divide=7,
+    unaligned_fetch=0,
+    dual_issue=True,
+    validity="not validated: on CMSIS-NN 1.46 to 1.49 times fewer cycles than the Cortex-M4 model, where published networks of "
+    "one library on both cores give 1.41 to 1.83; 25 % either way",
+)
+
+_M0PLUS_VALIDITY = "not validated: costs recalled from the manual, no published cycle count compared"
+CORTEX_M0PLUS = CoreTiming(
+    name="Cortex-M0+, DDI 0484 costs as recalled, multiplier of 1 cycle",
+    processor="cortex-m0plus",
+    refill=1,
+    divide=0,
+    unaligned_fetch=0,
+    store=2,
+    pairs_loads=False,
+    call=1,
+    loaded_counter=1,
+    validity=_M0PLUS_VALIDITY,
+)
+CORTEX_M0PLUS_SMALL = CoreTiming(
+    name="Cortex-M0+, DDI 0484 costs as recalled, multiplier of 32 cycles",
+    processor="cortex-m0plus",
+    refill=1,
+    divide=0,
+    unaligned_fetch=0,
+    multiply=32,
+    store=2,
+    pairs_loads=False,
+    call=1,
+    loaded_counter=1,
+    validity=_M0PLUS_VALIDITY,
+)
+
+CORES = {
+    "Cortex-M4": CORTEX_M4,
+    "Cortex-M4F": CORTEX_M4,
+    "Cortex-M33": CORTEX_M33,
+    "Cortex-M7": CORTEX_M7,
+    "Cortex-M0+": CORTEX_M0PLUS,
+    "Cortex-M0+ with 32-cycle multiplier": CORTEX_M0PLUS_SMALL,
+}
+"""Cycle models by the name that a profile's `[device] core` gives."""
+
+
+def core_timing(core: str) -> CoreTiming:
+    """The cycle model of a profile's `[device] core`.
+
+    Raises:
+        ProfileError: there is none.
+
+    >>> core_timing("Cortex-M0+ with 32-cycle multiplier").multiply
+    32
+    """
+    if core not in CORES:
+        raise ProfileError(
+            f"To be emulated, a profile's [device] core must be one of {', '.join(CORES)}, but found {core!r}; "
+            "correct it, or measure on the device itself with --target ssh:USER@HOST."
+        )
+    return CORES[core]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlashTiming:
-    """A flash behind small instruction and data caches (fully associative, least recently used).
+    """A flash behind instruction and data caches (least recently used; 0 ways: fully associative).
 
     A code line that follows the last one fetched has been prefetched and costs no wait.
     """
@@ -67,6 +161,8 @@ class FlashTiming:
     code_line_bytes: int
     data_lines: int
     data_line_bytes: int
+    code_ways: int = 0
+    data_ways: int = 0
 
     def cycles(self, misses: int) -> int:
         return self.wait_states * misses
@@ -101,16 +197,32 @@ class CodeCosts:
 
     def add(self, instructions: list[Instruction], code_start: int, timing: CoreTiming) -> None:
         """Fill in a straight stretch of code."""
-        runs = _unaligned_runs(instructions)
-        previous: Instruction | None = None
-        for instruction, run in zip(instructions, runs, strict=True):
+        in_line, entered = issue_costs(instructions, timing.divide) if timing.dual_issue else _single_issue(instructions, timing)
+        for instruction, following, arriving in zip(instructions, in_line, entered, strict=True):
             index = (instruction.address - code_start) // 2
-            alignment = timing.unaligned_fetch
             self.starts[index] = 1
-            self.in_line[index] = _cycles(instruction, previous, timing) + alignment * (run == 3)
-            self.entered[index] = _cycles(instruction, None, timing) + alignment * instruction.is_unaligned_fetch
-            self.taken[index] = timing.refill if instruction.ends_flow else 0
-            previous = instruction
+            self.in_line[index] = following
+            self.entered[index] = arriving
+            self.taken[index] = _taken(instruction, timing) if instruction.ends_flow else 0
+
+
+def _taken(instruction: Instruction, timing: CoreTiming) -> int:
+    if instruction.kind is Kind.MULTIPLE:
+        return timing.refill + timing.loaded_counter
+    is_call = instruction.kind is Kind.BRANCH and instruction.size == 4
+    return timing.refill + (timing.call if is_call else 0)
+
+
+def _single_issue(instructions: list[Instruction], timing: CoreTiming) -> tuple[list[int], list[int]]:
+    """Cycles of each instruction after the one before it, and after a taken branch."""
+    in_line, entered = [], []
+    previous: Instruction | None = None
+    alignment = timing.unaligned_fetch
+    for instruction, run in zip(instructions, _unaligned_runs(instructions), strict=True):
+        in_line.append(_cycles(instruction, previous, timing) + alignment * (run == 3))
+        entered.append(_cycles(instruction, None, timing) + alignment * instruction.is_unaligned_fetch)
+        previous = instruction
+    return in_line, entered
 
 
 def _unaligned_runs(instructions: Iterable[Instruction]) -> list[int]:
@@ -129,10 +241,11 @@ def _unaligned_runs(instructions: Iterable[Instruction]) -> list[int]:
 
 def _cycles(instruction: Instruction, previous: Instruction | None, timing: CoreTiming) -> int:
     kind = instruction.kind
-    stall = 0
-    if previous and previous.kind is Kind.OTHER and not previous.ends_flow:
-        stall = int(bool(previous.writes & instruction.address_registers))
-    follows_load = bool(previous and previous.kind is Kind.LOAD and not previous.loads & instruction.address_registers)
+    stall, follows_load = 0, False
+    if previous and timing.pairs_loads:
+        computed = previous.kind in DATA_PROCESSING and not previous.ends_flow
+        stall = int(computed and bool(previous.writes & instruction.address_registers))
+        follows_load = previous.kind is Kind.LOAD and not previous.loads & instruction.address_registers
     fixed = {
         Kind.PAIR: 3,
         Kind.MULTIPLE: 1 + instruction.n_registers,
@@ -140,9 +253,11 @@ def _cycles(instruction: Instruction, previous: Instruction | None, timing: Core
         Kind.DIVIDE: timing.divide,
         Kind.FLOAT_MAC: 3,
         Kind.FLOAT_DIVIDE: 14,
+        Kind.MULTIPLY: timing.multiply,
     }
     if kind is Kind.LOAD:
         return stall + (1 if follows_load else 2)
     if kind is Kind.STORE:
-        return stall + (2 if instruction.register_offset and not follows_load else 1)
+        slow = timing.pairs_loads and instruction.register_offset and not follows_load
+        return stall + (2 if slow else timing.store)
     return stall + fixed.get(kind, 1)

@@ -22,6 +22,9 @@ from hwsearch.errors import ToolchainError
 C_FOLDER = Path(__file__).parent / "c"
 HOST = "host"
 CORTEX_M4 = "cortex-m4"
+CORTEX_M_TARGETS = (CORTEX_M4, "cortex-m33", "cortex-m7", "cortex-m0plus")
+LINUX_TARGETS = {"linux-aarch64": "aarch64-linux-gnu.2.28", "linux-x86_64": "x86_64-linux-gnu.2.28"}
+"""Other computers, by `uname`, and the compiler's name for them; 2.28 is the oldest C library that what is built runs with."""
 
 FLASH_START, FLASH_BYTES = 0x0800_0000, 2048 * 1024
 RAM_START, RAM_BYTES = 0x2000_0000, 640 * 1024
@@ -32,14 +35,27 @@ _ALIGNED = ("-falign-functions=32", "-falign-loops=4")
 _BARE = ("-ffreestanding", "-fomit-frame-pointer", f"-isystem{C_FOLDER / 'freestanding'}")
 # zig switches builtins off and traps on where there is no operating system: memcpy of 4 bytes would become a call.
 _ZIG = ("-fbuiltin", "-fno-sanitize=undefined")
-_FLAGS = {
-    (HOST, "gcc"): ("-std=c99", "-O3", *_WARNINGS, "-fPIC"),
-    (HOST, "ziglang"): ("-std=c99", "-O3", *_WARNINGS, "-fPIC", "-fno-sanitize=undefined"),
-    (CORTEX_M4, "gcc"): ("-std=c99", "-O3", *_WARNINGS, "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=soft",
-                         "-fno-tree-loop-distribute-patterns", *_SECTIONS, *_ALIGNED, *_BARE),
-    (CORTEX_M4, "ziglang"): ("-std=c99", "-O3", *_WARNINGS, "-target", "thumb-freestanding-eabi", "-mcpu=cortex_m4",
-                             *_ZIG, *_SECTIONS, *_ALIGNED, *_BARE),
+_COMMON = ("-std=c99", "-O3", *_WARNINGS)
+_HOST_FLAGS = {"gcc": (*_COMMON, "-fPIC"), "ziglang": (*_COMMON, "-fPIC", "-fno-sanitize=undefined")}
+
+_ZIG_PROCESSORS = {
+    CORTEX_M4: "cortex_m4", "cortex-m33": "cortex_m33+dsp", "cortex-m7": "cortex_m7", "cortex-m0plus": "cortex_m0plus",
 }  # fmt: skip
+
+
+def _flags(target: str, style: str) -> tuple[str, ...]:
+    """Flags of a target for compilers of a style, `gcc` or `ziglang`."""
+    if target == HOST:
+        return _HOST_FLAGS[style]
+    if target in LINUX_TARGETS:
+        return ("-target", LINUX_TARGETS[target], *_HOST_FLAGS[style])
+    processor: tuple[str, ...]
+    if style == "gcc":
+        processor = (f"-mcpu={target}", "-mthumb", "-mfloat-abi=soft", "-fno-tree-loop-distribute-patterns")
+    else:
+        processor = ("-target", "thumb-freestanding-eabi", f"-mcpu={_ZIG_PROCESSORS[target]}", *_ZIG)
+    return (*_COMMON, *processor, *_SECTIONS, *_ALIGNED, *_BARE)
+
 
 _LINKER_SCRIPT = f"""\
 MEMORY {{
@@ -78,7 +94,7 @@ class Compiler:
 
 
 def find_compiler(target: str, prefer: str | None = None) -> Compiler:
-    """The compiler for `target` (`host` or `cortex-m4`), or exactly the one that `prefer` names.
+    """The compiler for `target` (`host`, a Cortex-M or a Linux computer), or exactly the one that `prefer` names.
 
     On the host the variable CC comes first, as everywhere.
 
@@ -88,14 +104,15 @@ def find_compiler(target: str, prefer: str | None = None) -> Compiler:
     >>> find_compiler("host").target
     'host'
     """
-    if target not in (HOST, CORTEX_M4):
-        raise ToolchainError(f"A target must be {HOST} or {CORTEX_M4}, but found {target!r}; choose one of the two.")
+    known = (HOST, *CORTEX_M_TARGETS, *LINUX_TARGETS)
+    if target not in known:
+        raise ToolchainError(f"A target must be one of {', '.join(known)}, but found {target!r}; choose one of them.")
     for name in (prefer,) if prefer else _candidates(target):
         command = _command(name)
         if command:
             style = "ziglang" if name == "ziglang" else "gcc"
-            flags = _FLAGS[target, style]
-            return Compiler(name=name, version=_version(name, command), target=target, command=command, flags=flags)
+            version = _version(name, command)
+            return Compiler(name=name, version=version, target=target, command=command, flags=_flags(target, style))
     wanted = prefer or ", ".join(_candidates(target))
     raise ToolchainError(
         f"Building C for {target} needs one of these compilers: {wanted}, but none was found; "
@@ -104,7 +121,9 @@ def find_compiler(target: str, prefer: str | None = None) -> Compiler:
 
 
 def _candidates(target: str) -> tuple[str, ...]:
-    if target == CORTEX_M4:
+    if target in LINUX_TARGETS:
+        return ("ziglang",)
+    if target in CORTEX_M_TARGETS:
         return ("arm-none-eabi-gcc", "ziglang")
     return (os.environ["CC"],) if os.environ.get("CC") else ("cc", "gcc", "clang", "ziglang")
 
@@ -138,14 +157,14 @@ def build_elf(
     macros: Sequence[str] = (),
     keep: Sequence[str],
 ) -> Path:
-    """Link a Cortex-M4 image at `out`: code and constants in flash, variables in RAM, no start-up code.
+    """Link a Cortex-M image at `out`: code and constants in flash, variables in RAM, no start-up code.
 
     `keep` names the functions that will be called; what they do not reach is left out.
 
     Raises:
         ToolchainError: the compiler refuses the sources.
     """
-    script = in_cache("link", _LINKER_SCRIPT.encode(), "cortex_m4.ld")
+    script = in_cache("link", _LINKER_SCRIPT.encode(), "cortex_m.ld")
     roots = [f"-Wl,-u,{symbol}" for symbol in keep]
     # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
     linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
@@ -162,6 +181,17 @@ def build_shared(
         ToolchainError: the compiler refuses the sources.
     """
     return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources), "-shared"], out, compiler)
+
+
+def build_program(
+    sources: Sequence[Path], *, out: Path, compiler: Compiler, includes: Sequence[Path] = (), macros: Sequence[str] = ()
+) -> Path:
+    """Link an executable program at `out`.
+
+    Raises:
+        ToolchainError: the compiler refuses the sources.
+    """
+    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources)], out, compiler)
 
 
 def _options(compiler: Compiler, includes: Sequence[Path], macros: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from hwsearch.quantizers.supernet import Supernet
 from hwsearch.service.report import Reference
 from hwsearch.tasks.task import Task
 
+STATISTICS_IMAGES = 4096
 UNIFORM = (Precision(8, 8), Precision(4, 4), Precision(2, 2))
 
 
@@ -26,7 +27,7 @@ def uniform_baselines(supernet: Supernet, task: Task, space: SearchSpace, costs:
 
 def _baseline(supernet: Supernet, task: Task, space: SearchSpace, costs: CostModel, precision: Precision) -> Reference:
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=space.uniform(precision)),))
-    statistics = estimate_statistics(supernet, menu.entries[0].assignment, task.train.images)
+    statistics = estimate_statistics(supernet, menu.entries[0].assignment, task.train.images[:STATISTICS_IMAGES])
     model = fold_model(supernet, menu, [statistics])
     logits = run_model(model, supernet.encode(task.test.images)).logits  # [N, classes]
     correct = np.argmax(logits, axis=1) == task.test.labels.numpy()

@@ -266,17 +266,18 @@ def price(
 @app.command()
 def measure(
     device: Annotated[str, typer.Argument(help="Profile folder's name, or `host` for this computer.")],
-    target: Annotated[str | None, typer.Option(help="emulator or host; default: as the profile says.")] = None,
+    target: Annotated[str | None, typer.Option(help="emulator, host or ssh:USER@HOST; default: as the profile says.")] = None,
     space: Annotated[list[str] | None, typer.Option(help="Also measure the shapes of this search space.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Folder of profiles to write to; default: hardware_profiles.")] = None,
     meter: Annotated[
         Path | None, typer.Option(help="CSV that your power meter writes meanwhile: time_s (since 1970), power_w or power_mw.")
     ] = None,
+    again: Annotated[bool, typer.Option(help="Measure rows anew that still hold.")] = False,
 ) -> None:
     """Time every kernel at every shape and precision on a device, and write its table."""
     from hwsearch.service.measuring import measure_device
 
-    print(measure_device(device, target, space or [], folder, meter))
+    print(measure_device(device, target, space or [], folder, meter, again=again))
 
 
 @app.command()

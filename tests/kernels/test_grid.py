@@ -12,8 +12,8 @@ from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, list_spaces, load_space, network_for_space
 from hwsearch.hardware.profile import HardwareProfile, RowKey, load_profile
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, HEADERS, all_kernels, all_sources
+from hwsearch.kernels.freshness import source_sha256
 from hwsearch.kernels.grid import SHAPES_FILE, Work, default_grid, network_grid, reference_ops
-from hwsearch.kernels.measure import source_sha256
 from hwsearch.kernels.toolchain import find_compiler
 from hwsearch.predictors.gate import gate_graph
 

@@ -7,11 +7,13 @@ import pytest
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.hardware.header import RunRecord
 from hwsearch.hardware.layout import packed_weight_bytes
 from hwsearch.hardware.profile import HardwareProfile, load_profile
 from hwsearch.kernels import measure as measuring
-from hwsearch.kernels.grid import Work, default_grid
-from hwsearch.kernels.measure import measure, source_sha256
+from hwsearch.kernels.freshness import source_sha256
+from hwsearch.kernels.grid import GRIDS, Work, default_grid
+from hwsearch.kernels.measure import measure
 
 SMALL = tuple(
     work
@@ -55,13 +57,60 @@ def test_the_table_does_not_depend_on_the_number_of_processes(tmp_path: Path) ->
     assert table_without_runs(one) == table_without_runs(two)
 
 
-def test_rows_of_other_kernel_sources_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure("nucleo_l4r5zi", grid=SMALL[:2], folder=tmp_path, workers=1)
-    monkeypatch.setattr(measuring, "source_sha256", lambda: "0" * 64)
+def forget_code(folder: Path, *symbols: str) -> None:
+    """Make the recorded runs look as if other sources had given other code for these kernels."""
+    path = folder / "nucleo_l4r5zi" / "runs.jsonl"
+    runs = [RunRecord.model_validate_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    changed = [
+        run.model_copy(update={"source_sha256": "0" * 64, "kernels": {**run.kernels, **dict.fromkeys(symbols, "0" * 64)}})
+        for run in runs
+    ]
+    path.write_text("".join(run.model_dump_json() + "\n" for run in changed), encoding="utf-8")
+
+
+def test_measuring_again_measures_nothing_that_still_holds(tmp_path: Path) -> None:
+    first = measure("nucleo_l4r5zi", grid=SMALL, folder=tmp_path, workers=1)
+    table = (tmp_path / "nucleo_l4r5zi" / "ops.csv").read_bytes()
+    second = measure("nucleo_l4r5zi", grid=SMALL, folder=tmp_path, workers=1)
+    assert (first.rows, first.kept) == (len(SMALL), 0) and (second.rows, second.kept) == (0, len(SMALL))
+    assert (tmp_path / "nucleo_l4r5zi" / "ops.csv").read_bytes() == table
+    assert measure("nucleo_l4r5zi", grid=SMALL[:2], folder=tmp_path, workers=1, again=True).rows == 2
+
+
+def test_only_kernels_whose_code_changed_are_measured_again(tmp_path: Path) -> None:
+    first = measure("nucleo_l4r5zi", grid=SMALL, folder=tmp_path, workers=1)
+    changed = sorted(first.kernels)[0]
+    forget_code(tmp_path, changed)
+    second = measure("nucleo_l4r5zi", grid=SMALL, folder=tmp_path, workers=1)
+    rows = load_profile("nucleo_l4r5zi", [tmp_path]).measurements
+    assert 0 < second.rows < len(SMALL) and second.kept == len(SMALL) - second.rows
+    assert {row.symbol for row in rows if row.run_id == second.run_id} == {changed} == set(second.kernels)
+    assert {row.key for row in rows} == {work.key for work in SMALL}
+
+
+def test_rows_of_other_code_are_dropped(tmp_path: Path) -> None:
+    first = measure("nucleo_l4r5zi", grid=SMALL[:2], folder=tmp_path, workers=1)
+    forget_code(tmp_path, *first.kernels)
     measure("nucleo_l4r5zi", grid=SMALL[1:3], folder=tmp_path, workers=1)
     profile = load_profile("nucleo_l4r5zi", [tmp_path])
     assert {row.key for row in profile.measurements} == {work.key for work in SMALL[1:3]}
     assert len(profile.runs) == 2
+
+
+def test_another_flash_makes_every_emulated_row_stale(tmp_path: Path) -> None:
+    measure("nucleo_l4r5zi", grid=SMALL[:2], folder=tmp_path, workers=1)
+    path = tmp_path / "nucleo_l4r5zi" / "profile.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace("flash_wait_states = 5", "flash_wait_states = 4"), encoding="utf-8")
+    run = measure("nucleo_l4r5zi", grid=SMALL[1:3], folder=tmp_path, workers=1)
+    assert (run.rows, run.kept) == (2, 0)
+    assert {row.key for row in load_profile("nucleo_l4r5zi", [tmp_path]).measurements} == {work.key for work in SMALL[1:3]}
+
+
+def test_a_profile_names_the_grid_that_is_measured() -> None:
+    thin, full = ({work.key for work in GRIDS[name]()} for name in ("thin", "full"))
+    assert thin < full and 0.4 * len(full) < len(thin) < 0.75 * len(full)
+    exact = {key for key in full if key.op is OpKind.ARGMAX}
+    assert exact <= thin
 
 
 def test_sources_that_change_meanwhile_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,10 +147,10 @@ def test_an_unknown_device_lists_the_known(tmp_path: Path) -> None:
 
 
 def test_without_a_compiler_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(name: str, memory: object, prefer: str | None = None) -> None:
+    def nothing(*arguments: object) -> None:
         raise ToolchainError("none")
 
-    monkeypatch.setattr(measuring, "find_target", nothing)
+    monkeypatch.setattr(measuring, "emulator_target", nothing)
     with pytest.raises(ToolchainError):
         measure("nucleo_l4r5zi", grid=SMALL[:1], folder=tmp_path, workers=1)
     assert not list(tmp_path.rglob("ops.csv"))

@@ -9,12 +9,12 @@ import pytest
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.hardware.header import Memory
+from hwsearch.hardware.header import Device, Memory
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, Kernel, all_kernels, kernel
-from hwsearch.kernels.emulator import CortexM4
-from hwsearch.kernels.targets import INCLUDES, EmulatorTarget, HostTarget, Target, find_target, flash_timing, time_on
+from hwsearch.kernels.emulator import CortexM
+from hwsearch.kernels.targets import INCLUDES, EmulatorTarget, HostTarget, Target, emulator_target, flash_timing, time_on
 from hwsearch.kernels.timing import NO_WAIT, STM32L4PLUS_120MHZ
 from hwsearch.kernels.toolchain import build_elf, find_compiler
 
@@ -177,7 +177,7 @@ def test_a_kernel_costs_the_same_beside_all_others(tmp_path: Path) -> None:
         includes=[*INCLUDES, tmp_path],
         keep=[function.symbol for function in all_kernels()],
     )
-    core = CortexM4(together, flash=EMULATED.flash)
+    core = CortexM(together, flash=EMULATED.flash)
     for function in all_kernels():
         alone = EMULATED.core(function).image
         assert core.image.sizes[function.symbol] == alone.sizes[function.symbol], function.symbol
@@ -197,11 +197,15 @@ def test_the_flash_of_a_profile_becomes_lines_of_caches() -> None:
     assert flash_timing(Memory()).cycles(1000) == 0
 
 
-def test_unknown_targets_and_compilers_are_refused() -> None:
-    with pytest.raises(ProfileError, match="must be emulator or host, but found 'ssh:me@there'"):
-        find_target("ssh:me@there", Memory())
+def device(core: str) -> Device:
+    return Device(name="d", isa="i", core=core, clock_hz=1, flash_bytes=1, ram_bytes=1, supply="s")
+
+
+def test_unknown_cores_and_compilers_are_refused() -> None:
+    with pytest.raises(ProfileError, match=r"must be one of Cortex-M4, .*, but found 'Cortex-A72'; .* --target ssh:USER@HOST"):
+        emulator_target(device("Cortex-A72"), Memory())
     with pytest.raises(ToolchainError, match="needs one of these compilers: armcc"):
-        find_target("emulator", Memory(), prefer="armcc")
+        emulator_target(device("Cortex-M7"), Memory(), prefer="armcc")
 
 
 def test_code_bytes_count_a_kernel_alone() -> None:

@@ -50,7 +50,7 @@ def test_a_compiler_named_by_cc_must_exist(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_unknown_target_is_refused() -> None:
-    with pytest.raises(ToolchainError, match="must be host or cortex-m4, but found 'cortex-m0'"):
+    with pytest.raises(ToolchainError, match=r"must be one of host, cortex-m4, .*, but found 'cortex-m0'"):
         find_compiler("cortex-m0")
 
 

@@ -4,11 +4,12 @@
  */
 #include <stdint.h>
 
-#define HW_MAX_LINES 64
+#define HW_MAX_LINES 1024
 
-/* A fully associative cache with least-recently-used replacement. n_lines == 0: there is none, every access counts as hit. */
+/* A cache with least-recently-used replacement. n_lines == 0: there is none, every access counts as hit; ways == n_lines: fully
+ * associative. Lines of one set lie side by side. */
 typedef struct hw_cache {
-    uint32_t line_bytes, n_lines, last_line, reserved;
+    uint32_t line_bytes, n_lines, last_line, ways;
     uint64_t clock, misses;
     uint64_t used[HW_MAX_LINES]; /* clock of the last use of each line */
     uint32_t line[HW_MAX_LINES]; /* line number + 1; 0 is empty */
@@ -35,9 +36,11 @@ typedef struct hw_counts {
 
 static int touch(hw_cache *cache, uint32_t line)
 {
-    uint32_t oldest = 0;
+    if (!cache->n_lines)
+        return 1;
+    uint32_t first = line % (cache->n_lines / cache->ways) * cache->ways, oldest = first;
     ++cache->clock;
-    for (uint32_t i = 0; i < cache->n_lines; ++i) {
+    for (uint32_t i = first; i < first + cache->ways; ++i) {
         if (cache->line[i] == line + 1) {
             cache->used[i] = cache->clock;
             return 1;

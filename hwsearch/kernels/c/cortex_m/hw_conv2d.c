@@ -13,7 +13,7 @@
 
 #ifdef HW_CORTEX_M
 
-enum { WIDE_LANES = 2, NARROW_LANES = 4, MOST_FILTERS = 6 };
+enum { WIDE_LANES = 2, NARROW_LANES = 4 };
 
 /* What a block of filters needs of every pixel. */
 typedef struct filter_block {
@@ -47,12 +47,14 @@ HW_INLINE uint32_t *pack_pairs(uint32_t *words, const uint8_t *const codes[MOST_
 /* Four rows of dense codes to centred 16-bit numbers, the pairs (0, 2) and (1, 3) of every four codes: [pair][filter]. */
 HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block *block, uint32_t stored, uint32_t bits)
 {
-    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->channels, stored), quads = s->window / 4;
+    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->given, op->stored_bits), quads = s->window / 4;
     const uint32_t minus = (0u - ((1u << bits) - 1u) & 0xFFFFu) * 0x10001u;
-    const uint8_t *rows[4];
+    const uint8_t *rows[MOST_FILTERS];
     uint32_t *words = s->weights;
     for (uint32_t f = 0; f < 4; f++)
         rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
+    if (s->given != s->channels)
+        spread_rows(s, op, rows, 4, bits);
     for (uint32_t quad = 0; quad < quads; quad++, words += 8)
         for (uint32_t f = 0; f < 4; f++) {
             const uint32_t codes = hw_four_codes(rows[f], quad, stored, bits);
@@ -102,13 +104,13 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
                 const int32_t columns = hw_smaller(s.columns, s.out_w - x0), rows = hw_smaller(s.rows, s.out_h - y0);
                 if (s.gathered)
-                    pack_gathered(&s, op, x0, columns, group * s.channels, pack_pairs);
+                    pack_gathered(&s, op, x0, columns, group * s.given, pack_pairs);
                 else
-                    pack_rows(&s, op, y0, x0, columns, group * s.channels, pack_pairs);
+                    pack_rows(&s, op, y0, x0, columns, group * s.given, pack_pairs);
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 4) {
                     filter_block block;
                     begin_block(&block, op, o, (group + 1) * outputs, 4, quick);
-                    if (op->stored_bits == 8)
+                    if (op->stored_bits == 8 || s.given != s.channels)
                         expand_pairs(&s, op, &block, 8, bits);
                     else if (op->stored_bits == 4 && bits <= 4)
                         expand_pairs(&s, op, &block, 4, bits);
@@ -168,10 +170,12 @@ HW_APART void sum_strip(const strip *s, const hw_op *op, int32_t centre)
 /* Two words of `filters` rows of dense codes each, `shift` bits apart, per position. */
 HW_INLINE void expand_rows(const strip *s, const hw_op *op, const filter_block *block, uint32_t filters, uint32_t stored, uint32_t bits, int shift)
 {
-    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->channels, stored), quads = s->window / 4;
+    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->given, op->stored_bits), quads = s->window / 4;
     const uint8_t *rows[MOST_FILTERS];
     for (uint32_t f = 0; f < 2 * filters; f++)
         rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
+    if (s->given != s->channels)
+        spread_rows(s, op, rows, 2 * filters, bits);
     for (uint32_t half = 0; half < 2; half++) {
         uint32_t *words = s->weights + half;
         for (uint32_t quad = 0; quad < quads; quad++, words += 8) {
@@ -190,7 +194,7 @@ HW_INLINE void expand_rows(const strip *s, const hw_op *op, const filter_block *
 
 HW_INLINE void expand_words(const strip *s, const hw_op *op, const filter_block *block, uint32_t filters, uint32_t bits, int shift)
 {
-    if (op->stored_bits == 8)
+    if (op->stored_bits == 8 || s->given != s->channels)
         expand_rows(s, op, block, filters, 8, bits, shift);
     else if (op->stored_bits == 4 && bits <= 4)
         expand_rows(s, op, block, filters, 4, bits, shift);
@@ -241,9 +245,9 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
                 const int32_t columns = hw_smaller(s.columns, s.out_w - x0), rows = hw_smaller(s.rows, s.out_h - y0);
                 if (s.gathered)
-                    pack_gathered(&s, op, x0, columns, group * s.channels, pack);
+                    pack_gathered(&s, op, x0, columns, group * s.given, pack);
                 else
-                    pack_rows(&s, op, y0, x0, columns, group * s.channels, pack);
+                    pack_rows(&s, op, y0, x0, columns, group * s.given, pack);
                 sum_strip(&s, op, (1 << bits) - 1);
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2 * filters) {
                     filter_block block;

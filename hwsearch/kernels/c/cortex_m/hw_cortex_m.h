@@ -53,6 +53,17 @@ HW_INLINE uint8_t *hw_copy_bytes(uint8_t *to, const uint8_t *from, uint32_t coun
     return to;
 }
 
+/* Three bytes of an odd place in one word, as a pixel of a picture has. */
+HW_INLINE uint32_t hw_three_bytes(const uint8_t *from)
+{
+    uint32_t word, second, third;
+    __asm__ volatile("ldrb %0, [%3]\n ldrb %1, [%3, #1]\n ldrb %2, [%3, #2]\n orr %0, %0, %1, lsl #8\n orr %0, %0, %2, lsl #16"
+                     : "=&r"(word), "=&r"(second), "=&r"(third)
+                     : "r"(from)
+                     : "memory");
+    return word;
+}
+
 HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
 {
     for (; count; count--)
@@ -83,6 +94,13 @@ HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t quad, uint32_t sto
         word = (word | word << 6) & 0x03030303u;
     }
     return word >> (stored_bits - bits) & ((1u << bits) - 1u) * 0x01010101u;
+}
+
+/* One code of such a row, cut likewise. */
+HW_INLINE uint32_t hw_weight_code(const uint8_t *row, uint32_t index, uint32_t stored_bits, uint32_t bits)
+{
+    const uint32_t bit = index * stored_bits;
+    return (row[bit >> 3] >> (bit & 7) & ((1u << stored_bits) - 1u)) >> (stored_bits - bits);
 }
 
 /* What turns an accumulator into a code: high half of (accumulator << left) * multiplier, plus `offset`, shifted right. The

@@ -4,8 +4,8 @@
  * where columns run out, and compute some pixels twice. One pixel of every lane is computed together. The input under a tile
  * is packed once: [input row][position][channels][lane], so that a window is one run of words per kernel row.
  *
- * Windows of short rows or odd channels, and windows that do not overlap, are gathered instead: [pixel][window][lane], and the
- * tile's pixels are dealt to lanes as one row. So is a 1x1 convolution, whose image is one row already.
+ * Channels are packed in fours, the missing ones as zeros. Windows of one or two channels, and windows that do not overlap,
+ * are gathered instead: [pixel][window][lane], and the tile's pixels are dealt to lanes as one row. So is a 1x1 convolution, whose image is one row already.
  */
 #ifndef HW_STRIPS_H
 #define HW_STRIPS_H
@@ -14,13 +14,14 @@
 
 #ifdef HW_CORTEX_M
 
-enum { STRIP_BYTES = 16384, SHORT_WINDOW = 16, MOST_LANES = 4, STRETCH_WORDS = 5 };
+enum { STRIP_BYTES = 16384, FEW_CHANNELS = 2, MOST_LANES = 4, MOST_FILTERS = 6, STRETCH_WORDS = 5 };
 
 /* Sizes of a tile and where it lies in the scratch memory; `hwsearch/hardware/tiling.py` computes the same. */
 typedef struct strip {
     uint32_t lanes, limit;          /* limit: steps until sums must be emptied */
     int32_t in_h, in_w, out_h, out_w;
-    uint32_t channels, window;      /* of a group; codes under a pixel, in steps of 4 */
+    uint32_t given, channels;       /* input channels of a group, and as they are packed */
+    uint32_t window;                /* packed codes under a pixel */
     int gathered;
     int32_t columns, rows, in_rows; /* output columns and rows of a tile, input rows under it */
     uint32_t part, positions;       /* columns and packed positions of a lane */
@@ -28,7 +29,8 @@ typedef struct strip {
     uint32_t code_words;            /* words from one code to the next, times 2 */
     uint32_t *pixels, *weights, *stretches;
     int32_t *sums, *centres;        /* of codes: [input row][position][lane]; under a window: [row][pixel][lane] */
-    uint8_t *bytes;                 /* gathered windows [lane][window]; one pixel of padding */
+    uint8_t *bytes, *staged;        /* one pixel of padding; bytes on their way to lanes: [lane][window or channels] */
+    uint8_t *spread;                /* rows of weights with places for missing channels: [filter][window] */
 } strip;
 
 HW_INLINE uint32_t strip_part(const strip *s, int32_t columns) { return ((uint32_t)columns + s->lanes - 1) / s->lanes; }
@@ -64,14 +66,16 @@ HW_INLINE void make_strip(strip *s, const hw_op *op, uint32_t lanes, uint32_t li
 {
     s->lanes = lanes, s->limit = limit;
     s->in_h = op->in_h, s->in_w = op->in_w, s->out_h = op->out_h, s->out_w = op->out_w;
-    s->channels = op->in_c / op->groups;
-    s->gathered = s->channels % 4 != 0 || (op->kernel_h > 1 && op->kernel_w * s->channels < SHORT_WINDOW);
+    s->given = s->channels = op->in_c / op->groups;
+    s->gathered = s->given % 4 != 0 && s->given <= FEW_CHANNELS;
     if (op->kernel_h * op->kernel_w == 1 && op->stride_h * op->stride_w == 1 && op->pad_h + op->pad_w == 0 && !s->gathered) {
         s->in_w = s->out_w = s->in_h * s->in_w;
         s->in_h = s->out_h = 1;
     } else if (op->kernel_h <= op->stride_h && op->kernel_w <= op->stride_w) {
         s->gathered = 1;
     }
+    if (!s->gathered)
+        s->channels = (s->given + 3u) & ~3u;
     s->window = (op->kernel_h * op->kernel_w * s->channels + 3u) & ~3u;
     if (s->gathered) {
         s->out_w *= s->out_h;
@@ -87,8 +91,10 @@ HW_INLINE void make_strip(strip *s, const hw_op *op, uint32_t lanes, uint32_t li
     s->centres = s->sums + (uint32_t)s->in_rows * s->positions * lanes;
     uint32_t *padding = (uint32_t *)(s->centres + (uint32_t)s->rows * s->part * lanes);
     s->bytes = (uint8_t *)padding;
-    for (uint32_t c = 0; s->channels % 4 == 0 && c < s->channels; c += 4)
+    for (uint32_t c = 0; c < s->channels; c += 4)
         *padding++ = op->input_zero[0] * 0x01010101u;
+    s->staged = (uint8_t *)padding;
+    s->spread = s->staged + lanes * (s->gathered ? s->window : s->channels);
 }
 
 /* First column of a lane, within its tile. */
@@ -108,7 +114,7 @@ HW_INLINE const uint8_t *strip_codes(const strip *s, const hw_op *op, int32_t v,
 /* One window of odd channels, as bytes; the row ends with zeros. */
 HW_APART void gather_window(const strip *s, const hw_op *op, int32_t top, int32_t left, uint32_t first, uint8_t *bytes)
 {
-    const uint32_t channels = s->channels, zero = op->input_zero[0];
+    const uint32_t channels = s->given, zero = op->input_zero[0];
     const int32_t in_w = s->in_w, kernel_w = op->kernel_w;
     const uint32_t before = (uint32_t)hw_smaller(hw_larger(-left, 0), kernel_w) * channels;
     const uint32_t after = (uint32_t)hw_smaller(hw_larger(left + kernel_w - in_w, 0), kernel_w) * channels;
@@ -132,13 +138,25 @@ HW_APART void gather_window(const strip *s, const hw_op *op, int32_t top, int32_
     hw_fill_bytes(bytes, 0, (uint32_t)(end - bytes));
 }
 
+/* Rows of weights of a block, one code per byte and with zeros for missing channels, where those of the operation have none. */
+HW_APART void spread_rows(const strip *s, const hw_op *op, const uint8_t *rows[MOST_FILTERS], uint32_t filters, uint32_t bits)
+{
+    for (uint32_t f = 0; f < filters; f++) {
+        uint8_t *const start = s->spread + f * s->window, *to = start;
+        for (uint32_t tap = 0, index = 0; tap < (uint32_t)op->kernel_h * op->kernel_w; tap++)
+            for (uint32_t c = 0; c < s->channels; c++)
+                *to++ = c < s->given ? (uint8_t)(hw_weight_code(rows[f], index++, op->stored_bits, bits) << (8 - bits)) : 0;
+        rows[f] = start;
+    }
+}
+
 /* A way to pack `channels` codes of each lane; returns the next word, and adds the codes to the lanes' sums. */
 typedef uint32_t *(*strip_packer)(uint32_t *words, const uint8_t *const codes[MOST_LANES], uint32_t channels, int32_t *sums);
 
 HW_INLINE void pack_gathered(const strip *s, const hw_op *op, int32_t x0, int32_t columns, uint32_t first, strip_packer pack)
 {
     const uint32_t window = s->window;
-    const int bytewise = s->channels % 4 != 0;
+    const int bytewise = s->given % 4 != 0;
     uint32_t *words = s->pixels;
     int32_t *sums = s->sums;
     for (uint32_t i = 0; i < s->part; i++, sums += s->lanes) {
@@ -152,8 +170,8 @@ HW_INLINE void pack_gathered(const strip *s, const hw_op *op, int32_t x0, int32_
         }
         if (bytewise) {
             for (uint32_t l = 0; l < s->lanes; l++) {
-                codes[l] = s->bytes + l * window;
-                gather_window(s, op, top[l], left[l], first, s->bytes + l * window);
+                codes[l] = s->staged + l * window;
+                gather_window(s, op, top[l], left[l], first, s->staged + l * window);
             }
             words = pack(words, codes, window, sums);
             continue;
@@ -167,10 +185,41 @@ HW_INLINE void pack_gathered(const strip *s, const hw_op *op, int32_t x0, int32_
     }
 }
 
+/* Pictures: three channels, each pixel read as one word. */
+HW_INLINE void pack_picture(const strip *s, const hw_op *op, int32_t y0, int32_t x0, int32_t columns, strip_packer pack)
+{
+    const uint32_t in_w = op->in_w, padding = op->input_zero[0] * 0x010101u, lanes = s->lanes, positions = s->positions;
+    uint32_t *words = s->pixels, *const staged = (uint32_t *)(void *)s->staged;
+    int32_t *sums = s->sums, left[MOST_LANES];
+    const uint8_t *codes[MOST_LANES];
+    for (uint32_t l = 0; l < lanes; l++) {
+        codes[l] = (const uint8_t *)(staged + l);
+        left[l] = (x0 + lane_column(s, l, columns)) * op->stride_w - op->pad_w;
+    }
+    for (int32_t r = 0; r < s->in_rows; r++) {
+        const int32_t v = y0 * op->stride_h - op->pad_h + r;
+        const uint32_t width = v >= 0 && v < op->in_h ? in_w : 0;
+        const uint8_t *row = op->input[0] + (width ? (uint32_t)v * in_w * 3 : 0);
+        HW_ROLLED
+        for (uint32_t i = 0; i < positions; i++, sums += lanes) {
+            for (uint32_t l = 0; l < lanes; l++) {
+                const uint32_t u = (uint32_t)left[l] + i;
+                staged[l] = u < width ? hw_three_bytes(row + 3 * u) : padding;
+                sums[l] = 0;
+            }
+            words = pack(words, codes, 4, sums);
+        }
+    }
+}
+
 HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0, int32_t columns, uint32_t first, strip_packer pack)
 {
     uint32_t *words = s->pixels;
     int32_t *sums = s->sums;
+    if (op->in_c == 3) {
+        pack_picture(s, op, y0, x0, columns, pack);
+        return;
+    }
     for (int32_t r = 0; r < s->in_rows; r++) {
         int32_t u[MOST_LANES];
         for (uint32_t l = 0; l < s->lanes; l++)
@@ -180,6 +229,11 @@ HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0
             for (uint32_t l = 0; l < s->lanes; l++) {
                 codes[l] = strip_codes(s, op, y0 * op->stride_h - op->pad_h + r, u[l]++, first);
                 sums[l] = 0;
+            }
+            for (uint32_t l = 0; s->given != s->channels && l < s->lanes; l++) {
+                uint8_t *const bytes = s->staged + l * s->channels;
+                hw_fill_bytes(hw_copy_bytes(bytes, codes[l], s->given), 0, s->channels - s->given);
+                codes[l] = bytes;
             }
             words = pack(words, codes, s->channels, sums);
         }
