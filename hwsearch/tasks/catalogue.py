@@ -10,7 +10,7 @@ import torch
 
 from hwsearch.errors import JobError
 from hwsearch.tasks.networks import REFERENCE_NETWORKS
-from hwsearch.tasks.readers import Bytes, as_split, read_cifar_binary, read_cifar_python, read_idx, read_npz
+from hwsearch.tasks.readers import Bytes, as_split, read_cifar_binary, read_idx, read_npz
 from hwsearch.tasks.task import Augmentation, Split, Task
 
 Splits = tuple[Split, Split, Split]
@@ -79,13 +79,11 @@ def _read_mnist(data: Path | None) -> Splits:
 
 
 def _read_cifar10(data: Path | None) -> Splits:
+    """The binary version alone: the python version is pickles, and nothing here unpickles a user's file."""
     roots = [] if data is None else [data, data / "cifar10"]
-    binary, python = "cifar-10-batches-bin", "cifar-10-batches-py"
-    folders = [root / folder for root in roots for folder in (binary, python)]
-    folder = _first(folders, "cifar10", f"{binary}/ or {python}/", data)
-    read, ending = (read_cifar_binary, ".bin") if folder.name == binary else (read_cifar_python, "")
-    names = [f"{name}{ending}" for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")]
-    *batches, test = [read(_first([folder / name], "cifar10", name, folder)) for name in names]
+    folder = _first([root / "cifar-10-batches-bin" for root in roots], "cifar10", "cifar-10-batches-bin/", data)
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    *batches, test = [read_cifar_binary(_first([folder / name], "cifar10", name, folder)) for name in names]
     images, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
     return *_held_out(images, labels), as_split(*test)
 

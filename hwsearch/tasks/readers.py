@@ -1,9 +1,7 @@
-"""Readers of the file formats that image data sets are published in. Nothing is downloaded and no pickle is executed."""
+"""Readers of the file formats that image data sets are published in. Nothing is downloaded and nothing is unpickled."""
 
 import gzip
-import io
 import math
-import pickle
 import struct
 from pathlib import Path
 from typing import Any
@@ -46,29 +44,6 @@ def read_cifar_binary(path: Path) -> tuple[Bytes, Bytes]:
         raise JobError(f"A CIFAR-10 batch must be records of {record} bytes, but {found}; fetch it again.")
     records = content.reshape(-1, record)
     return records[:, 1:].reshape(-1, *_CIFAR_SHAPE), records[:, 0]
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and plain containers; anything else in the file is refused, not run."""
-
-    _ALLOWED = frozenset({("numpy", "dtype"), ("numpy", "ndarray"), ("_codecs", "encode")})
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._ALLOWED:
-            return super().find_class(module, name)
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return super().find_class("numpy._core.multiarray", name)
-        raise pickle.UnpicklingError(f"it holds {module}.{name}")
-
-
-def read_cifar_python(path: Path) -> tuple[Bytes, Bytes]:
-    """One file of CIFAR-10's python version: images `[N, 3, 32, 32]` and labels `[N]`."""
-    try:
-        batch = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
-        return np.asarray(batch[b"data"], np.uint8).reshape(-1, *_CIFAR_SHAPE), np.asarray(batch[b"labels"], np.uint8)
-    except Exception as error:  # a damaged pickle raises nearly anything
-        found = f"{path} does not ({error})"
-        raise JobError(f"A CIFAR-10 batch must hold arrays `data` and `labels`, but {found}; fetch it again.") from error
 
 
 def read_npz(path: Path) -> tuple[Split, Split, Split]:
