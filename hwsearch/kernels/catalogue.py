@@ -18,19 +18,22 @@ from hwsearch.hardware.layout import scratch_bytes as scratch_bytes  # noqa: PLC
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 
 C_FOLDER = Path(__file__).parent / "c"
-_CORTEX_M_HEADERS = (
-    "cortex_m", "strips", "polynomials", "smlad_loops", "umlal_loops", "poly_loops", "depthwise", "depthwise_loops",
-)  # fmt: skip
-HEADERS = (
-    "hw_kernels.h",
-    "portable/hw_portable.h",
-    "portable/hw_tile.h",
-    *(f"cortex_m/hw_{name}.h" for name in _CORTEX_M_HEADERS),
-)
+HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/hw_*.h")))
 """Included by kernel sources; their folders must be on the include path."""
 
-CORTEX_M_KINDS = (OpKind.CONV2D,)
-"""Operations that have a second body, compiled instead of the portable one where the core has Arm's DSP instructions."""
+PORTABLE = "portable"
+BODIES = {
+    "ARMv7E-M": "cortex_m",
+    "ARMv8-M Mainline with DSP": "cortex_m",
+    "ARMv6-M": "cortex_m0",
+    "RV32IMC": "riscv",
+    "x86-64": "x86",
+    "ARMv8-A": "neon",
+}
+"""Folders of bodies that replace portable ones, by the name of an instruction set that a profile's `[device] isa` gives.
+
+Every source is compiled everywhere; c/portable/hw_portable.h decides which of the bodies of an operation is one.
+"""
 
 WIDTHS = (2, 4, 8)
 ALL_PRECISIONS = tuple(Precision(weight, activation) for weight in WIDTHS for activation in WIDTHS)
@@ -102,9 +105,18 @@ def all_sources() -> tuple[str, ...]:
     return tuple(chain.from_iterable(_sources(kind) for kind in sorted(OpKind)))
 
 
+@cache
 def _sources(kind: OpKind) -> tuple[str, ...]:
-    portable = f"portable/hw_{kind}.c"
-    return (portable, f"cortex_m/hw_{kind}.c") if kind in CORTEX_M_KINDS else (portable,)
+    """The portable body and all that may replace it."""
+    portable = f"{PORTABLE}/hw_{kind}.c"
+    own = sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob(f"*/hw_{kind}.c"))
+    return (portable, *(source for source in own if source != portable))
+
+
+def files_behind(isa: str) -> tuple[str, ...]:
+    """Sources and headers that decide what is built for an instruction set, sorted; all of them where it is not in `BODIES`."""
+    others = {*BODIES.values()} - {BODIES.get(isa, "")} if isa in BODIES else set()
+    return tuple(sorted(name for name in (*HEADERS, *all_sources()) if name.partition("/")[0] not in others))
 
 
 def supported(op: Op, precision: Precision) -> bool:

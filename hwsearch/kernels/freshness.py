@@ -6,21 +6,21 @@ from pathlib import Path
 
 from hwsearch.hardware.header import RunRecord, read_header, read_runs
 from hwsearch.hardware.profile import TABLE_FILE, Measurement, read_measurements
-from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, all_kernels, all_sources
+from hwsearch.kernels.catalogue import C_FOLDER, all_kernels, files_behind
 from hwsearch.kernels.targets import EMULATOR, Target
 
 ENERGY_NOTE = "; energy: "
 """What separates a run's machine from where its energy came from."""
 
 
-def source_sha256() -> str:
-    """One hash over every kernel source and header, in hexadecimal; a table belongs to exactly one.
+def source_sha256(isa: str) -> str:
+    """One hash over every kernel source and header built for an instruction set, in hexadecimal; a table belongs to exactly one.
 
-    >>> len(source_sha256())
+    >>> len(source_sha256("ARMv7E-M"))
     64
     """
     digest = hashlib.sha256()
-    for name in sorted((*HEADERS, *all_sources())):
+    for name in files_behind(isa):
         digest.update(f"{name}\0".encode() + (C_FOLDER / name).read_bytes() + b"\0")
     return digest.hexdigest()
 

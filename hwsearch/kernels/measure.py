@@ -67,12 +67,12 @@ def measure(
     works = {work.key: work for work in shapes}
     with open_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header) as chosen:
         _require_unit(header, destination.name, chosen)
-        sources = source_sha256()
+        sources = source_sha256(header.device.isa)
         valid = () if again or meter else still_valid(destination, chosen, sources)
         known = {row.key for row in valid}
         todo = tuple(work for key, work in works.items() if key not in known)
         sweep = _sweep(chosen, todo, workers, meter, progress)
-        _require_unchanged(sources)
+        _require_unchanged(sources, header.device.isa)
         run = _run_record(device, chosen, sources, sweep, kept=len(works) - len(todo), started=started)
     _copy_header(source, destination)
     runs = read_runs(destination)
@@ -99,8 +99,8 @@ def _require_unit(header: ProfileHeader, name: str, chosen: Target) -> None:
         )
 
 
-def _require_unchanged(sources: str) -> None:
-    if source_sha256() != sources:
+def _require_unchanged(sources: str, isa: str) -> None:
+    if source_sha256(isa) != sources:
         raise ToolchainError("The kernel sources must stay as they are while they are measured, but they changed; measure again.")
 
 

@@ -14,7 +14,7 @@
  */
 #include "hw_tile.h"
 
-#ifndef HW_CORTEX_M /* see cortex_m/hw_conv2d.c */
+#ifndef HW_OWN_CONV2D
 
 /* Where fields lie in the packed words; all compile-time constants. */
 typedef struct fields {

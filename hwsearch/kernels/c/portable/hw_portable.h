@@ -16,10 +16,21 @@
 #include "hw_selected.h"
 #endif
 
-/* Cores with Arm's DSP instructions have bodies of their own for some functions, in cortex_m/; -DHW_PORTABLE_ONLY keeps to
- * the portable ones. */
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && defined(__GNUC__) && !defined(HW_PORTABLE_ONLY)
+/* The kind of core that is compiled for, where some operations have a body of their own in a folder of that name;
+ * -DHW_PORTABLE_ONLY keeps to the portable ones. An operation's name below switches its portable body off. */
+#if defined(__GNUC__) && !defined(HW_PORTABLE_ONLY)
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define HW_CORTEX_M
+#define HW_OWN_CONV2D
+#elif defined(__ARM_ARCH_6M__)
+#define HW_CORTEX_M0
+#elif defined(__riscv)
+#define HW_RISCV
+#elif defined(__x86_64__)
+#define HW_X86
+#elif defined(__aarch64__)
+#define HW_NEON
+#endif
 #endif
 
 /* Inner functions take widths as constants, so they must merge into the function that gives them. Inner loops that need
