@@ -40,16 +40,36 @@ FILL = 0xA5
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folders = sorted({(C_FOLDER / header).parent for header in HEADERS})
+BODIES = {
+    "portable": ("HW_PORTABLE_ONLY", ()),
+    "sse2": ("HW_X86_LEVEL=0", ("sse2",)),
+    "avx2": ("HW_X86_LEVEL=1", ("avx2",)),
+    "vnni": ("HW_X86_LEVEL=2", ("avx512bw", "avx512vl", "avx512_vnni")),
+}
+"""What fixes the bodies that this computer runs, and the processor features that they need, as Linux names them."""
+
+
+@pytest.fixture(scope="module", params=BODIES)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    macro, features = BODIES[request.param]
+    missing = {*features} - processor_features()
+    if missing:
+        pytest.skip(f"this processor does not tell of {', '.join(sorted(missing))}")
     built = build_shared(
         [C_FOLDER / source for source in all_sources()],
         out=tmp_path_factory.mktemp("kernels") / "kernels.so",
         compiler=find_compiler("host"),
-        includes=folders,
+        includes=sorted({(C_FOLDER / header).parent for header in HEADERS}),
+        macros=[macro],
     )
     return ctypes.CDLL(str(built))
+
+
+def processor_features() -> set[str]:
+    """Flags of the processor; none where the system does not list them."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    return {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
 
 
 @dataclass

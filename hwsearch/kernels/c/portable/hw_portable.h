@@ -28,6 +28,7 @@
 #define HW_RISCV
 #elif defined(__x86_64__)
 #define HW_X86
+#define HW_OWN_CONV2D
 #elif defined(__aarch64__)
 #define HW_NEON
 #endif
