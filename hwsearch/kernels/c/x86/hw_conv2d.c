@@ -80,13 +80,6 @@ HW_APART void fill_panel(const hw_op *op, const cut *c, uint32_t o, uint32_t end
         }
 }
 
-/* Where the codes of a 1x1 window lie. */
-HW_INLINE const uint8_t *find_pixel(const hw_op *op, uint32_t pixel)
-{
-    const uint32_t y = pixel / op->out_w * op->stride_h, x = pixel % op->out_w * op->stride_w;
-    return op->input[0] + (y * op->in_w + x) * op->in_c;
-}
-
 /* Copies of a window's codes from `first` on; what is before is skipped. */
 typedef struct cursor {
     uint8_t *codes;
@@ -129,13 +122,11 @@ HW_INLINE void append(cursor *at, const uint8_t *codes, uint8_t zero, uint32_t c
     at->skip = 0;
 }
 
-/* Codes `first` .. `first + count - 1` of the window of one output pixel. */
-HW_INLINE void copy_window(const hw_op *op, const cut *c, uint32_t pixel, uint32_t channel, uint32_t first, uint32_t count,
-                           uint8_t *codes)
+/* Codes `first` .. `first + count - 1` of the window whose first is that of `top` and `left`, and of `channel`. */
+HW_INLINE void copy_window(const hw_op *op, const cut *c, int32_t top, int32_t left, uint32_t channel, uint32_t first,
+                           uint32_t count, uint8_t *codes)
 {
     const uint8_t zero = op->input_zero[0];
-    const int32_t top = (int32_t)(pixel / op->out_w * op->stride_h) - op->pad_h;
-    const int32_t left = (int32_t)(pixel % op->out_w * op->stride_w) - op->pad_w;
     const int32_t from = hw_larger(left, 0), to = hw_smaller(left + op->kernel_w, op->in_w);
     const uint32_t outside_left = (uint32_t)(hw_smaller(from, left + op->kernel_w) - left);
     const uint32_t inside = to > from ? (uint32_t)(to - from) : 0, outside_right = op->kernel_w - outside_left - inside;
@@ -161,8 +152,11 @@ HW_INLINE void copy_window(const hw_op *op, const cut *c, uint32_t pixel, uint32
 HW_APART void pack_pixels(const hw_op *op, const cut *c, uint32_t pixel, uint32_t count, uint32_t channel, uint32_t start,
                           uint32_t units, uint8_t *rows, hw_products *m, int32_t *extra)
 {
-    const uint32_t first = start * c->form.codes, left = c->window - first, most = units * c->form.codes;
-    const uint32_t codes = left < most ? left : most;
+    const uint32_t first = start * c->form.codes, rest = c->window - first, most = units * c->form.codes;
+    const uint32_t codes = rest < most ? rest : most;
+    const int32_t end = op->out_w * op->stride_w - op->pad_w;
+    int32_t top = (int32_t)(pixel / op->out_w * op->stride_h) - op->pad_h;
+    int32_t left = (int32_t)(pixel % op->out_w * op->stride_w) - op->pad_w;
     uint8_t window[WINDOW_BYTES];
     for (uint32_t p = 0; p < c->pixels; p++, rows += c->chunk * 4 + ROW_SLACK) {
         if (p >= count) {
@@ -171,13 +165,17 @@ HW_APART void pack_pixels(const hw_op *op, const cut *c, uint32_t pixel, uint32_
         }
         uint8_t *const copy = c->form.codes == 4 ? rows : window;
         if (!c->in_place) {
-            copy_window(op, c, pixel + p, channel, first, codes, copy);
+            copy_window(op, c, top, left, channel, first, codes, copy);
             memset(copy + codes, 0, 16);
         }
         if (c->form.codes == 2)
             hw_widen(window, (codes + 15u) & ~15u, (uint16_t *)(void *)rows);
-        m->pixels[p] = c->in_place ? find_pixel(op, pixel + p) + channel : rows;
-        extra[p] = (start ? extra[p] : 0) + c->form.centre * hw_sum_codes(c->in_place ? m->pixels[p] : copy, codes);
+        const uint8_t *const place = op->input[0] + ((uint32_t)top * op->in_w + (uint32_t)left) * op->in_c + channel;
+        m->pixels[p] = c->in_place ? place : rows;
+        extra[p] = (start ? extra[p] : 0) + c->form.centre * hw_sum_codes(c->in_place ? place : copy, codes);
+        left += op->stride_w;
+        if (left == end)
+            left = -op->pad_w, top += op->stride_h;
     }
 }
 

@@ -65,24 +65,50 @@ HW_INLINE hw_form hw_make_form(uint32_t bits, uint32_t activation_bits)
     };
 }
 
-/* Four groups of 8 codes from `stored` bytes each to 32 bytes v; halves are spread three times. */
+/* Codes of twice `width` bits, one a byte, to codes of `width` bits. */
+HW_INLINE void hw_split(__m128i codes, int width, __m128i halves[2])
+{
+    const __m128i mask = _mm_set1_epi8((char)((1 << width) - 1));
+    const __m128i low = _mm_and_si128(codes, mask), high = _mm_and_si128(_mm_srli_epi16(codes, width), mask);
+    halves[0] = _mm_unpacklo_epi8(low, high);
+    halves[1] = _mm_unpackhi_epi8(low, high);
+}
+
+/* Eight codes of 3 bits to eight bytes; halves are spread three times. */
+HW_INLINE uint64_t hw_spread_threes(const uint8_t *bytes)
+{
+    uint64_t codes = bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16;
+    codes = (codes & 0xFFFu) | (codes & 0xFFF000u) << 20;
+    codes = (codes & 0x3F0000003Fu) | (codes & 0xFC000000FC0u) << 10;
+    return (codes & 0x7000700070007u) | (codes & 0x38003800380038u) << 5;
+}
+
+/* 32 codes from 4 * stored bytes, as bytes v. */
 HW_INLINE void hw_spread(const uint8_t *bytes, uint32_t stored, uint32_t bits, int32_t offset, uint8_t *values)
 {
-    typedef uint64_t four_groups __attribute__((vector_size(32)));
-    const uint64_t four = ((uint64_t)1 << 4 * stored) - 1, two = (((uint64_t)1 << 2 * stored) - 1) * 0x100000001u;
-    const uint64_t one = (((uint64_t)1 << stored) - 1) * 0x1000100010001u, each = 0x101010101010101u;
-    uint64_t groups[4] = {0, 0, 0, 0};
-    four_groups g;
-    for (uint32_t i = 0; i < 4; i++, bytes += stored)
-        memcpy(&groups[i], bytes, stored);
-    memcpy(&g, groups, sizeof g);
-    if (stored < 8) {
-        g = (g & four) | (g >> 4 * stored & four) << 32;
-        g = (g & two) | (g >> 2 * stored & two) << 16;
-        g = (g & one) | (g >> stored & one) << 8;
+    const __m128i *from = (const __m128i *)(const void *)bytes;
+    __m128i *to = (__m128i *)(void *)values, codes[2];
+    if (stored == 8) {
+        codes[0] = _mm_loadu_si128(from);
+        codes[1] = _mm_loadu_si128(from + 1);
+    } else if (stored == 4) {
+        hw_split(_mm_loadu_si128(from), 4, codes);
+    } else if (stored == 3) {
+        codes[0] = _mm_set_epi64x((int64_t)hw_spread_threes(bytes + 3), (int64_t)hw_spread_threes(bytes));
+        codes[1] = _mm_set_epi64x((int64_t)hw_spread_threes(bytes + 9), (int64_t)hw_spread_threes(bytes + 6));
+    } else if (stored == 2) {
+        hw_split(_mm_loadl_epi64(from), 4, codes);
+        hw_split(codes[0], 2, codes);
+    } else {
+        hw_split(_mm_cvtsi32_si128((int)hw_load(bytes)), 4, codes);
+        hw_split(codes[0], 2, codes);
+        hw_split(codes[0], 1, codes);
     }
-    g = (g >> (stored - bits) & ((1u << bits) - 1u) * each) ^ (uint32_t)offset * each;
-    memcpy(values, &g, sizeof g);
+    const __m128i shift = _mm_cvtsi32_si128((int)(stored - bits)), mask = _mm_set1_epi8((char)((1u << bits) - 1u));
+    for (uint32_t i = 0; i < 2; i++) {
+        const __m128i cut = _mm_and_si128(_mm_srl_epi16(codes[i], shift), mask);
+        _mm_storeu_si128(to + i, _mm_xor_si128(cut, _mm_set1_epi8((char)offset)));
+    }
 }
 
 HW_INLINE void hw_spread_row(const uint8_t *bytes, uint32_t left, uint32_t count, uint32_t stored, const hw_form *form,
@@ -247,14 +273,54 @@ HW_AVX2_CODE void hw_finish_avx2(const hw_op *op, const hw_channels *c, const hw
     }
 }
 
+HW_VNNI_INLINE __m512i hw_load_512(const int32_t *values) { return _mm512_loadu_si512(values); }
+
+/* Sixteen channels of one pixel. */
+HW_VNNI_INLINE __m128i hw_sixteen_codes(const hw_channels *c, uint32_t f, __m512i accumulator)
+{
+    const __m512i limit = hw_load_512(c->limit + f), multiplier = hw_load_512(c->multiplier + f);
+    const __mmask16 above = _mm512_cmpgt_epi32_mask(accumulator, limit);
+    const __mmask16 below = _mm512_cmplt_epi32_mask(accumulator, _mm512_sub_epi32(_mm512_setzero_si512(), limit));
+    __m512i raised = _mm512_sllv_epi32(accumulator, hw_load_512(c->left + f));
+    raised = _mm512_mask_mov_epi32(raised, above, _mm512_set1_epi32(INT32_MAX));
+    raised = _mm512_mask_mov_epi32(raised, below, _mm512_set1_epi32(-INT32_MAX));
+    const __m512i even = _mm512_mul_epi32(raised, multiplier);
+    const __m512i odd = _mm512_mul_epi32(_mm512_srli_epi64(raised, 32), _mm512_srli_epi64(multiplier, 32));
+    const __m512i high = _mm512_mask_mov_epi32(_mm512_srli_epi64(even, 32), 0xAAAA, odd);
+    __m512i code = _mm512_srav_epi32(_mm512_add_epi32(high, hw_load_512(c->half + f)), hw_load_512(c->shift + f));
+    code = _mm512_add_epi32(code, _mm512_set1_epi32(c->zero));
+    code = _mm512_min_epi32(_mm512_max_epi32(code, _mm512_setzero_si512()), _mm512_set1_epi32(c->max));
+    return _mm512_cvtepi32_epi8(code);
+}
+
+HW_VNNI_CODE void hw_finish_vnni(const hw_op *op, const hw_channels *c, const hw_block *b)
+{
+    const __m128i doubled = _mm_cvtsi32_si128(b->doubled);
+    uint8_t *output = (uint8_t *)op->output + b->index;
+    for (uint32_t p = 0; p < b->pixels; p++, output += op->out_c) {
+        const __m512i extra = _mm512_set1_epi32(b->extra[p]);
+        for (uint32_t i = 0; i < b->count; i += 16) {
+            const __m512i sums = _mm512_sll_epi32(hw_load_512(b->sums + p * b->width + i), doubled);
+            const __m512i bias = _mm512_add_epi32(hw_load_512(c->bias + b->first + i), extra);
+            const __m128i codes = hw_sixteen_codes(c, b->first + i, _mm512_add_epi32(sums, bias));
+            if (b->count - i >= 16)
+                _mm_storeu_si128((__m128i *)(void *)(output + i), codes);
+            else
+                _mm_mask_storeu_epi8(output + i, (__mmask16)((1u << (b->count - i)) - 1u), codes);
+        }
+    }
+}
+
 HW_INLINE void hw_finish_block(const hw_op *op, int level, const hw_channels *c, const hw_block *b)
 {
     if (op->multiplier == 0)
         hw_finish_logits(op, c, b);
-    else if (level == HW_SSE2)
-        hw_finish_sse2(op, c, b);
-    else
+    else if (level == HW_VNNI)
+        hw_finish_vnni(op, c, b);
+    else if (level == HW_AVX2)
         hw_finish_avx2(op, c, b);
+    else
+        hw_finish_sse2(op, c, b);
 }
 
 #endif
