@@ -29,6 +29,8 @@
 #elif defined(__x86_64__)
 #define HW_X86
 #define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_LINEAR
 #elif defined(__aarch64__)
 #define HW_NEON
 #endif
