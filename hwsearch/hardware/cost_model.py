@@ -13,7 +13,7 @@ from hwsearch.errors import ProfileError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind
-from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.interpolation import MIN_ROWS, REACH, ShapeRegression, body_of, group_of, is_enough
@@ -89,13 +89,15 @@ class CostModel:
     def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
         """Price of `op` at `precision`, its weights stored at `stored_bits` (0 without weights).
 
-        From the row of that very shape, else interpolated along shape; raises ProfileError where neither is possible.
+        From the row of that very shape at the precision of the kernel that runs it, else interpolated along shape; raises
+        ProfileError where neither is possible.
         """
         key = (op, precision, stored_bits)
         if key not in self._prices:
-            row_key = RowKey.of(op, precision, stored_bits)
+            row_key = RowKey.of(op, kernel_precision(precision), stored_bits)
             row = self._rows.get(row_key)
-            self._prices[key] = self._called(self._interpolate(op, row_key) if row is None else self._read(op, row))
+            found = self._interpolate(op, row_key) if row is None else self._read(op, row)
+            self._prices[key] = replace(self._called(found), precision=precision)
         return self._prices[key]
 
     def _called(self, price: OpPrice) -> OpPrice:
