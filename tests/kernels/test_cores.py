@@ -10,7 +10,7 @@ from hwsearch.graph.precision import Precision
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import random_case
 from hwsearch.kernels.dual_issue import issue_costs
-from hwsearch.kernels.emulator import CortexM
+from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.targets import EmulatorTarget
 from hwsearch.kernels.thumb import decoder
 from hwsearch.kernels.timing import (
@@ -92,7 +92,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_turn_of_a_loop_costs_what_the_table_says(image: Path, core: CoreTiming, function: str, turn: int) -> None:
-    emulated = CortexM(image, core=core, flash=NO_WAIT)
+    emulated = EmulatedCore(image, core=core, flash=NO_WAIT)
     place = emulated.reserve(8)
     cycles = []
     for turns in (100, 300):
@@ -154,7 +154,7 @@ def test_native_and_python_counts_agree_on_a_set_associative_cache(image: Path) 
     flash = FlashTiming(wait_states=5, code_lines=4, code_line_bytes=8, data_lines=8, data_line_bytes=8, code_ways=2, data_ways=4)
     runs = []
     for native in (None, False):
-        core = CortexM(image, core=CORTEX_M0PLUS, flash=flash, native=native)
+        core = EmulatedCore(image, core=CORTEX_M0PLUS, flash=flash, native=native)
         constant = core.place(bytes(64), flash=True)
         core.call("load", 50, constant)
         runs.append(core.last)
