@@ -148,7 +148,8 @@ def _first(word: int, address: int) -> Instruction | None:
         places = ((3, 3, 1), (11, 1, 4), (2, 1, 5), (7, 1, 6), (6, 1, 7), (9, 2, 8), (8, 1, 10), (12, 1, 11))
         return _branch(address, 2, _signed(_gather(word, *places), 12), RETURN_REGISTER if minor == 1 else 0)
     if minor in (2, 3):
-        return _made(address, 2, Kind.OTHER, rd, [rd] if minor == 3 and rd == STACK_REGISTER else [])
+        moves_stack = minor == 3 and rd == STACK_REGISTER
+        return _made(address, 2, Kind.OTHER, rd, [rd] if moves_stack else []) if not moves_stack or word & 0x107C else None
     if minor in (6, 7):
         offset = _gather(word, (3, 2, 1), (10, 2, 3), (2, 1, 5), (5, 2, 6), (12, 1, 8))
         return _branch(address, 2, _signed(offset, 9), reads=[small])

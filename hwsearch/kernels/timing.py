@@ -17,10 +17,14 @@ Cycles per instruction; `CORES` below holds the numbers that a word in the table
 | SDIV, UDIV | `divide` (2 to 12 in the manual, depending on operands) | none: a call | `divide`, alone |
 | VMLA, VFMA and kin; VDIV, VSQRT | 3; 14 | none | 3; 14, alone |
 
+The ESP32-C3 (RV32IMC, four stages in order, one instruction at a time) has a short table: everything 1, but a load whose
+result the next instruction reads 1 more, a taken branch, jump, call or return `refill` more, and DIV, REM `divide`.
+
 Sources. M4: Arm's public Technical Reference Manual (100166, table 3-1 and its load/store timings); two rules are not in it,
 others found them by measuring: a taken branch to a 32-bit instruction that is not word-aligned costs 1 more, and so does a run
 of three or more such instructions. M33: Arm publishes no table; the M4's is used as it is. M0+: recalled from its manual (DDI
 0484), not looked up. M7: Arm publishes no table; units and latencies as in LLVM's scheduling model (ARMScheduleM7.td).
+ESP32-C3: no table is published; what such a pipeline usually takes, assumed.
 
 An instruction costs what it does in its straight-line context, except where a taken branch arrives: there nothing
 precedes. Executions come from block counts, and a block that the emulator happened to cut in two costs the same.
@@ -111,12 +115,12 @@ ESP32_C3 = CoreTiming(
     model="UC_CPU_RISCV32_SIFIVE_E31",  # RV32IMC and atomics, which compilers are not allowed to use
     architecture=RV32,
     refill=2,
-    divide=17,
+    divide=17,  # the middle of 1 to 33: a bit per cycle, fewer for small numbers
     unaligned_fetch=0,
     load=1,
     load_use=1,
     pairs_loads=False,
-    validity="not validated: no table of its costs is published",
+    validity="not validated: costs assumed, no published cycle count compared",
 )
 
 _M0PLUS_VALIDITY = "not validated: costs recalled from the manual, no published cycle count compared"
