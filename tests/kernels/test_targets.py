@@ -13,7 +13,7 @@ from hwsearch.hardware.header import Device, Memory
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, Kernel, all_kernels, kernel
-from hwsearch.kernels.emulator import CortexM
+from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.targets import INCLUDES, EmulatorTarget, HostTarget, Target, emulator_target, flash_timing, time_on
 from hwsearch.kernels.timing import NO_WAIT, STM32L4PLUS_120MHZ
 from hwsearch.kernels.toolchain import build_elf, find_compiler
@@ -177,7 +177,7 @@ def test_a_kernel_costs_the_same_beside_all_others(tmp_path: Path) -> None:
         includes=[*INCLUDES, tmp_path],
         keep=[function.symbol for function in all_kernels()],
     )
-    core = CortexM(together, flash=EMULATED.flash)
+    core = EmulatedCore(together, flash=EMULATED.flash)
     for function in all_kernels():
         alone = EMULATED.core(function).image
         assert core.image.sizes[function.symbol] == alone.sizes[function.symbol], function.symbol
