@@ -1,8 +1,8 @@
 /* hw_depthwise_conv2d_w?a? for x86-64: 16 channels at a time, two taps of the window in one multiplication.
  *
  * Codes of two taps are interleaved and widened to pairs of 16 bits, as the weights 2u + 1 - 2^b are; their products are summed in
- * 32 bits. Pixels whose windows lie inside the input are read in place, a run of them at a time; of the others, and where 16 codes
- * would reach beyond the input, the window is copied. A window of more than TAPS taps is cut, and its weights expanded for each
+ * 32 bits. Codes are read in place, of a run of pixels whose windows lie inside the input at a time; only where 16 of them would
+ * reach beyond the input, they are copied. A window of more than TAPS taps is cut, and its weights expanded for each
  * run anew.
  */
 #include "x86/hw_x86.h"
@@ -16,39 +16,69 @@ typedef struct run {
     const uint8_t *taps[TAPS + 1];                        /* of the first pixel; 16 codes may be read from each */
     uint32_t weights[TAPS / 2 * LANES] __attribute__((aligned(64))); /* [pair][lane]: two of 16 bits */
     int32_t sums[RUN * LANES] __attribute__((aligned(64)));          /* [pixel][lane] */
-    uint8_t copies[TAPS * LANES];
+    uint8_t padding[LANES], copies[TAPS * LANES];
     uint32_t pixels, step, pairs;
     int more; /* add to the sums; else they are new */
 } run;
 
 HW_INLINE __m128i load_codes(const uint8_t *codes) { return _mm_loadu_si128((const __m128i *)(const void *)codes); }
 
+/* `pixels` neighbours from `p` on. */
+HW_VNNI_INLINE void sum_pixels_vnni(run *r, uint32_t p, const uint32_t pixels)
+{
+    __m512i sums[2] = {_mm512_setzero_si512(), _mm512_setzero_si512()};
+    for (uint32_t q = 0; q < pixels && r->more; q++)
+        sums[q] = _mm512_load_si512(r->sums + (p + q) * LANES);
+    for (uint32_t i = 0; i < r->pairs; i++) {
+        const uint8_t *const first = r->taps[2 * i] + p * r->step, *const second = r->taps[2 * i + 1] + p * r->step;
+        const __m512i weights = _mm512_load_si512(r->weights + i * LANES);
+        for (uint32_t q = 0; q < pixels; q++) {
+            const __m128i a = load_codes(first + q * r->step), b = load_codes(second + q * r->step);
+            const __m256i both = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
+            sums[q] = _mm512_dpwssd_epi32(sums[q], _mm512_cvtepu8_epi16(both), weights);
+        }
+    }
+    for (uint32_t q = 0; q < pixels; q++)
+        _mm512_store_si512(r->sums + (p + q) * LANES, sums[q]);
+}
+
 HW_VNNI_CODE void sum_run_vnni(run *r)
 {
-    for (uint32_t p = 0; p < r->pixels; p++) {
-        __m512i sum = r->more ? _mm512_load_si512(r->sums + p * LANES) : _mm512_setzero_si512();
-        for (uint32_t i = 0; i < r->pairs; i++) {
-            const __m128i a = load_codes(r->taps[2 * i] + p * r->step), b = load_codes(r->taps[2 * i + 1] + p * r->step);
-            const __m256i both = _mm256_set_m128i(_mm_unpackhi_epi8(a, b), _mm_unpacklo_epi8(a, b));
-            sum = _mm512_dpwssd_epi32(sum, _mm512_cvtepu8_epi16(both), _mm512_load_si512(r->weights + i * LANES));
+    uint32_t p = 0;
+    for (; p + 2 <= r->pixels; p += 2)
+        sum_pixels_vnni(r, p, 2);
+    if (p < r->pixels)
+        sum_pixels_vnni(r, p, 1);
+}
+
+HW_AVX2_INLINE void sum_pixels_avx2(run *r, uint32_t p, const uint32_t pixels)
+{
+    __m256i *const totals = (__m256i *)(void *)(r->sums + p * LANES), sums[2][2];
+    for (uint32_t q = 0; q < pixels; q++)
+        for (uint32_t half = 0; half < 2; half++)
+            sums[q][half] = r->more ? totals[2 * q + half] : _mm256_setzero_si256();
+    for (uint32_t i = 0; i < r->pairs; i++) {
+        const uint8_t *const first = r->taps[2 * i] + p * r->step, *const second = r->taps[2 * i + 1] + p * r->step;
+        const __m256i *const weights = (const __m256i *)(const void *)(r->weights + i * LANES), low = weights[0], high = weights[1];
+        for (uint32_t q = 0; q < pixels; q++) {
+            const __m128i a = load_codes(first + q * r->step), b = load_codes(second + q * r->step);
+            const __m256i lower = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b));
+            const __m256i upper = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b));
+            sums[q][0] = _mm256_add_epi32(sums[q][0], _mm256_madd_epi16(lower, low));
+            sums[q][1] = _mm256_add_epi32(sums[q][1], _mm256_madd_epi16(upper, high));
         }
-        _mm512_store_si512(r->sums + p * LANES, sum);
     }
+    for (uint32_t q = 0; q < pixels; q++)
+        totals[2 * q] = sums[q][0], totals[2 * q + 1] = sums[q][1];
 }
 
 HW_AVX2_CODE void sum_run_avx2(run *r)
 {
-    for (uint32_t p = 0; p < r->pixels; p++) {
-        __m256i *const sums = (__m256i *)(void *)(r->sums + p * LANES);
-        __m256i low = r->more ? sums[0] : _mm256_setzero_si256(), high = r->more ? sums[1] : low;
-        for (uint32_t i = 0; i < r->pairs; i++) {
-            const __m128i a = load_codes(r->taps[2 * i] + p * r->step), b = load_codes(r->taps[2 * i + 1] + p * r->step);
-            const __m256i *weights = (const __m256i *)(const void *)(r->weights + i * LANES);
-            low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(a, b)), weights[0]));
-            high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_cvtepu8_epi16(_mm_unpackhi_epi8(a, b)), weights[1]));
-        }
-        sums[0] = low, sums[1] = high;
-    }
+    uint32_t p = 0;
+    for (; p + 2 <= r->pixels; p += 2)
+        sum_pixels_avx2(r, p, 2);
+    if (p < r->pixels)
+        sum_pixels_avx2(r, p, 1);
 }
 
 HW_APART void sum_run_sse2(run *r)
@@ -90,28 +120,32 @@ HW_APART void expand(const hw_op *op, const hw_form *form, uint32_t c, uint32_t 
 /* Where a run of pixels begins: the input row and column of its first window's first tap. */
 typedef struct place {
     int32_t top, left;
-    int inside; /* the windows may be read in place */
+    int inside; /* all that is read lies inside the input */
 } place;
 
-/* Find taps `first` .. `first + count - 1`, or copy them. */
+/* Find taps `first` .. `first + count - 1`. */
 HW_INLINE void find_taps(const hw_op *op, run *r, place at, uint32_t c, uint32_t first, uint32_t count)
 {
     const uint32_t channels = op->in_c - c < LANES ? op->in_c - c : LANES;
-    int32_t v = at.top + (int32_t)(first / op->kernel_w), u = (int32_t)(first % op->kernel_w);
-    for (uint32_t t = 0; t < count; t++) {
-        const int32_t x = at.left + u;
-        const uint8_t *codes = op->input[0] + ((uint32_t)v * op->in_w + (uint32_t)x) * op->in_c + c;
-        if (!at.inside) {
-            uint8_t *const copy = r->copies + t * LANES;
-            if (v >= 0 && v < op->in_h && x >= 0 && x < op->in_w)
-                memcpy(copy, codes, channels);
-            else
-                memset(copy, op->input_zero[0], LANES);
-            codes = copy;
+    const uint8_t *const end = op->input[0] + (uint32_t)op->in_h * op->in_w * op->in_c;
+    const int32_t top = at.top + (int32_t)(first / op->kernel_w);
+    int32_t u = (int32_t)(first % op->kernel_w);
+    uint32_t t = 0;
+    for (int32_t v = top; t < count; v++, u = 0) {
+        const uint8_t *row = op->input[0] + (uint32_t)v * op->in_w * op->in_c + c;
+        for (; u < op->kernel_w && t < count; u++, t++) {
+            const int32_t x = at.left + u;
+            const uint8_t *const codes = row + (uint32_t)x * op->in_c;
+            if (at.inside) {
+                r->taps[t] = codes;
+            } else if (v < 0 || v >= op->in_h || x < 0 || x >= op->in_w) {
+                r->taps[t] = r->padding;
+            } else if (codes + LANES <= end) {
+                r->taps[t] = codes;
+            } else {
+                r->taps[t] = memcpy(r->copies + t * LANES, codes, channels);
+            }
         }
-        r->taps[t] = codes;
-        if (++u == op->kernel_w)
-            u = 0, v++;
     }
     r->taps[count] = r->taps[count - 1]; /* the partner of an odd last tap; its weight is 0 */
 }
@@ -169,6 +203,7 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
 {
     const hw_form form = {.level = hw_level(), .bits = bits};
     run r;
+    memset(r.padding, op->input_zero[0], LANES);
     r.step = (uint32_t)op->stride_w * op->in_c;
     for (uint32_t c = 0; c < op->in_c; c += LANES)
         convolve_channels(op, &form, &r, c);
