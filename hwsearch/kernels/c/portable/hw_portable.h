@@ -28,9 +28,12 @@
 #define HW_RISCV
 #elif defined(__x86_64__)
 #define HW_X86
+#define HW_OWN_ADD
 #define HW_OWN_CONV2D
 #define HW_OWN_DEPTHWISE_CONV2D
 #define HW_OWN_LINEAR
+#define HW_OWN_MAX_POOL
+#define HW_OWN_REQUANTIZE
 #elif defined(__aarch64__)
 #define HW_NEON
 #endif
