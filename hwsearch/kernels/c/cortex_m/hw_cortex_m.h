@@ -64,6 +64,14 @@ HW_INLINE uint32_t hw_three_bytes(const uint8_t *from)
     return word;
 }
 
+/* Two bytes of an odd place as 16-bit numbers. */
+HW_INLINE uint32_t hw_two_bytes(const uint8_t *from)
+{
+    uint32_t word, second;
+    __asm__ volatile("ldrb %0, [%2]\n ldrb %1, [%2, #1]\n orr %0, %0, %1, lsl #16" : "=&r"(word), "=&r"(second) : "r"(from) : "memory");
+    return word;
+}
+
 HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
 {
     for (; count; count--)
