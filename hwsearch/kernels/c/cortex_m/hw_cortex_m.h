@@ -137,6 +137,13 @@ HW_APART int hw_is_quick(const hw_op *op, int32_t largest)
     return 1;
 }
 
+/* A loop whose windows are stretches of steps (hw_strips.h): its steps per turn, their bytes of code, and places in the
+ * function: the loop, where fields are stored and where they are added before the next stretch, and where all is complete. */
+struct stretch_loop {
+    void (*run)(const void *call);
+    uint32_t unroll, step_bytes, loop, store, add, done;
+};
+
 HW_INLINE uint32_t hw_address(const void *place) { return (uint32_t)(uintptr_t)place; }
 
 #endif

@@ -287,31 +287,34 @@ HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0
     }
 }
 
-/* Stretches of steps that a loop of `unroll` steps runs through, each ending with a run or where sums must be emptied.
+/* Stretches of steps that a loop runs through, each ending with a run or where sums must be emptied.
  *
- * Per stretch: where its weights end, by how much to move to its pixels and weights, at which instruction to enter the
- * loop, and what comes after: 0 nothing, 1 fields are stored, 2 fields are added. Pointers stay 4 bytes behind, and as far
- * behind as the skipped steps of the first turn. */
-HW_INLINE void plan_stretches(const strip *s, uint32_t steps_of_run, uint32_t pitch, uint32_t unroll, uint32_t pixel_bytes, uint32_t weight_bytes, uint32_t step_bytes)
+ * Their records: where its weights end, by how much to move to its weights and pixels, where to go, and where to go from
+ * there. That is into the loop, at the step where whole turns remain, but first to where fields are stored or added if the
+ * stretch before leaves no room; and to the end after the last. Pointers stay 4 bytes behind, and as far behind as the skipped
+ * steps of the first turn. */
+HW_INLINE void plan_stretches(const strip *s, const struct stretch_loop *loop, uint32_t steps_of_run, uint32_t pitch, uint32_t pixel_bytes, uint32_t weight_bytes)
 {
-    uint32_t *stretch = s->stretches, end = hw_address(s->weights) - 4, room = s->limit, emptied = 0;
+    const uint32_t start_of_code = (uint32_t)(uintptr_t)loop->run;
+    uint32_t *record = s->stretches, end = hw_address(s->weights) - 4, room = s->limit, place = 0, next = loop->store;
     for (uint32_t run = 0; run < s->runs; run++)
-        for (uint32_t start = 0, count; start < steps_of_run; start += count) {
+        for (uint32_t start = 0, count; start < steps_of_run; start += count, record += STRETCH_WORDS) {
             count = hw_smaller((int32_t)(steps_of_run - start), (int32_t)room);
-            const uint32_t skipped = (unroll - count % unroll) % unroll;
-            const int last = run + 1 == s->runs && start + count == steps_of_run;
+            const uint32_t skipped = (loop->unroll - count % loop->unroll) % loop->unroll;
             room -= count;
             end += count * weight_bytes;
-            stretch[0] = end;
-            stretch[1] = (start || run == 0 ? 0 : pitch - steps_of_run * pixel_bytes) - skipped * pixel_bytes;
-            stretch[2] = 0u - skipped * weight_bytes;
-            stretch[3] = skipped * step_bytes;
-            stretch[4] = room && !last ? 0 : emptied++ ? 2 : 1;
+            record[0] = end;
+            record[1] = 0u - skipped * weight_bytes;
+            record[2] = (start || run == 0 ? 0 : pitch - steps_of_run * pixel_bytes) - skipped * pixel_bytes;
+            record[4] = start_of_code + loop->loop + skipped * loop->step_bytes;
+            record[3] = place ? start_of_code + place : record[4];
+            place = 0;
             if (room == 0)
-                room = s->limit;
-            stretch += STRETCH_WORDS;
+                room = s->limit, place = next, next = loop->add;
         }
-    stretch[0] = 0;
+    record[0] = record[1] = record[2] = 0;
+    record[3] = start_of_code + (place ? place : next);
+    record[4] = start_of_code + loop->done;
 }
 
 #endif
