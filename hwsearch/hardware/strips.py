@@ -88,6 +88,11 @@ class Strips:
         return 1 if self.gathered else self.kernel[0]
 
     @property
+    def is_spread(self) -> bool:
+        """Whether weights are copied to one code per byte first."""
+        return self.given != self.channels or self.paired
+
+    @property
     def run(self) -> int:
         """Packed codes of one such stretch."""
         if self.gathered:
@@ -109,7 +114,7 @@ class Strips:
         staged = self.lanes * (self.window if self.gathered else self.channels) if self.given % 4 else 0
         if self.paired:
             staged = self.positions * self.given // 4 * 4 + 4
-        spread = MOST_FILTERS * self.window if self.given != self.channels or self.paired else 0
+        spread = MOST_FILTERS * self.window if self.is_spread else 0
         return self.in_rows * self.row_bytes + 8 * self.window + stretches + sums + padding + staged + spread
 
 
@@ -122,7 +127,7 @@ def strips(op: Op, precision: Precision) -> Strips:
     pointwise = op.kernel == op.stride == (1, 1) and op.padding == (0, 0) and not gathered
     if not pointwise and kernel_h <= stride_h and kernel_w <= stride_w:
         gathered = True
-    paired = not gathered and pack.lanes == 2 and given % 4 != 0 and op.groups == 1 and op.out_shape[2] % 2 == 0 and not pointwise
+    paired = not (gathered or pointwise) and pack.is_wide and given % 4 != 0 and op.groups == 1 and out_w % 2 == 0
     channels = given if gathered or paired else -(-given // 4) * 4
     run = -(-kernel_w * channels // 2) * 2 if paired else kernel_w * channels
     window = -(-kernel_h * run // 4) * 4
