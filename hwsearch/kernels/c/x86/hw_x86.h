@@ -14,7 +14,7 @@
 #ifndef HW_X86_H
 #define HW_X86_H
 
-#include "hw_portable.h"
+#include "portable/hw_portable.h"
 
 #ifdef HW_X86
 
