@@ -7,7 +7,7 @@ from dataclasses import replace
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import BitAssignment, Precision
-from hwsearch.hardware.strips import depthwise_pairs_bytes, polynomials, strips
+from hwsearch.hardware.strips import depthwise_streams, polynomials, strips
 from hwsearch.hardware.tiling import convolution_tiling, depthwise_stretches
 
 REQUANTIZE_BYTES_PER_CHANNEL = 12
@@ -56,7 +56,8 @@ def scratch_bytes(op: Op, precision: Precision) -> int:
         bodies = (convolution_tiling(op), strips(op, precision), polynomials(op, precision))
         return max(body.scratch_bytes() for body in bodies if body)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
-        return max(depthwise_stretches(op).scratch_bytes(), depthwise_pairs_bytes(op))
+        cuts = (depthwise_stretches(op), depthwise_streams(op, precision))
+        return max(cut.scratch_bytes() for cut in cuts if cut)
     if op.kind is OpKind.LINEAR:
         return -(-op.reduction // 16) * 32
     return 0
