@@ -34,9 +34,9 @@ class Packing:
 def packing(precision: Precision) -> Packing:
     """SMLAD for products of 12 bits and more, else UMLAL with fields of 10 to 15 bits."""
     widths = (precision.weight_bits, precision.activation_bits)
-    if widths in ((8, 8), (8, 4), (4, 8)):
+    if widths in ((8, 8), (8, 4), (4, 8), (3, 8)):
         return Packing(lanes=2, filters=4, limit=WIDE_LIMIT)
-    field_bits = {(2, 2): 10, (4, 4): 14}.get(widths, 15)
+    field_bits = {(1, 2): 10, (2, 2): 10, (3, 3): 14, (3, 4): 14, (4, 4): 14}.get(widths, 15)
     largest = (2 ** widths[0] - 1) * (2 ** widths[1] - 1)
     return Packing(lanes=4, filters=6 if field_bits == 10 else 4, limit=(2**field_bits - 1) // largest)
 
@@ -131,8 +131,11 @@ def strips(op: Op, precision: Precision) -> Strips:
 
 
 POLY_BYTES, POLY_ROWS, POLY_OUT_ROWS, POLY_MOST_CHANNELS = 16384, 10, 8, 128
-_POLYNOMIALS = {(4, 4): (2, 8), (2, 8): (2, 4), (2, 4): (3, 10), (4, 2): (3, 10), (2, 2): (4, 12)}
-"""Pixels in a word, and channels until fields must be emptied, by widths of weights and activations."""
+_POLYNOMIALS = {
+    (1, 2): (4, 10), (1, 4): (3, 13), (1, 8): (2, 15), (2, 2): (4, 10), (2, 4): (3, 13), (2, 8): (2, 15),
+    (3, 3): (3, 13), (3, 4): (3, 13), (4, 2): (3, 13), (4, 4): (2, 14),
+}  # fmt: skip
+"""Pixels in a word and bits of a field, by widths of weights and activations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,15 +178,18 @@ def polynomials(op: Op, precision: Precision) -> Polynomials | None:
     """The tiling of a 3x3 convolution of narrow codes; None for others."""
     channels, outputs = op.in_shape[0] // op.groups, op.out_channels // op.groups
     shape_fits = op.kernel == (3, 3) and op.stride == (1, 1) and channels % 4 == 0 and channels <= POLY_MOST_CHANNELS
-    found = _POLYNOMIALS.get((precision.weight_bits, precision.activation_bits))
+    widths = (precision.weight_bits, precision.activation_bits)
+    found = _POLYNOMIALS.get(widths)
     if not found or not shape_fits or outputs % 2:
         return None
+    pixels, field_bits = found
+    most_channels = (2**field_bits - 1) // (9 * (2 ** widths[0] - 1) * (2 ** widths[1] - 1))
     _, out_h, out_w = op.out_shape
     pieces = 1
     while True:
         columns = -(-out_w // pieces)
         cut = Polynomials(
-            out_h=out_h, out_w=out_w, channels=channels, columns=columns, pixels=found[0], most_channels=found[1]
+            out_h=out_h, out_w=out_w, channels=channels, columns=columns, pixels=pixels, most_channels=most_channels
         )  # fmt: skip
         if columns == 1 or cut.packed_bytes <= POLY_BYTES:
             return cut

@@ -194,38 +194,53 @@ HW_INLINE void pack_tile(const streams *s, const hw_op *op, int32_t y0, uint32_t
         end[i] = padding;
 }
 
-/* Nine centred weights of a channel: [row][along]. */
-HW_INLINE void expand_weights(const streams *s, const hw_op *op, uint32_t c, uint32_t bits, int32_t weights[9])
+/* Nine weight codes of a channel: [row][along]. None straddles words. */
+HW_INLINE void nine_codes(const uint8_t *row, uint32_t stored, uint32_t bits, uint32_t codes[9])
 {
-    const uint32_t stored = op->stored_bits, mask = (1u << stored) - 1u, cut = stored - bits;
-    const uint8_t *row = op->weights + c * hw_row_bytes(9, stored);
-    uint32_t word = hw_load(row), left = 32, to = 0;
-    HW_ROLLED
-    for (uint32_t k = 0; k < 9; k++, word >>= stored, left -= stored) {
-        if (left == 0) { /* no code of 9 straddles words */
-            row += 4;
-            word = hw_load(row), left = 32;
-        }
-        weights[to] = (int32_t)(2 * ((word & mask) >> cut)) + 1 - (int32_t)(1u << bits);
-        to += s->turned ? (to < 6 ? 3 : -5u) : 1;
-    }
+    uint32_t words[3] = {hw_load(row), 0, 0};
+    for (uint32_t i = 1; 32 * i < 9 * stored; i++)
+        words[i] = hw_load(row + 4 * i);
+    for (uint32_t k = 0; k < 9; k++)
+        codes[k] = words[k * stored / 32] >> (k * stored % 32 + stored - bits) & ((1u << bits) - 1u);
 }
 
-/* Weights as the loops want them: the last tap of a row in the lowest field, or pairs of 16-bit numbers. */
-HW_INLINE void arrange_weights(streams *s, const int32_t w[9], uint32_t packing)
+HW_INLINE void swap(uint32_t *a, uint32_t *b)
 {
-    const uint32_t field = packing == QUARTERS ? 8 : 16;
+    const uint32_t kept = *a;
+    *a = *b, *b = kept;
+}
+
+HW_INLINE void expand_weights(const streams *s, const hw_op *op, uint32_t c, uint32_t bits, uint32_t codes[9])
+{
+    const uint8_t *row = op->weights + c * hw_row_bytes(9, op->stored_bits);
+    if (op->stored_bits == 8)
+        nine_codes(row, 8, bits, codes);
+    else if (op->stored_bits == 4 && bits <= 4)
+        nine_codes(row, 4, bits, codes);
+    else if (op->stored_bits == 3 && bits <= 3)
+        nine_codes(row, 3, bits, codes);
+    else if (op->stored_bits == 2 && bits <= 2)
+        nine_codes(row, 2, bits, codes);
+    else if (bits == 1)
+        nine_codes(row, 1, bits, codes);
+    if (s->turned)
+        swap(codes + 1, codes + 3), swap(codes + 2, codes + 6), swap(codes + 5, codes + 7);
+}
+
+/* Centred weights as the loops want them: the last tap of a row in the lowest field, or pairs of 16-bit numbers. */
+HW_INLINE void arrange_weights(streams *s, const uint32_t u[9], uint32_t bits, uint32_t packing)
+{
+    const uint32_t field = packing == QUARTERS ? 8 : 16, one = (1u << bits) - 1, two = one + (one << field);
     uint32_t *to = s->weights;
-    for (uint32_t row = 0; row < 3; row++, w += 3) {
-        const uint32_t first = (uint32_t)w[0], middle = (uint32_t)w[1], last = (uint32_t)w[2];
+    for (uint32_t row = 0; row < 3; row++, u += 3, to += packing == QUARTERS && s->stride == 1 ? 1 : 2) {
         if (packing == WIDE) {
-            to[2 * row] = join_low(first, middle), to[2 * row + 1] = join_low(middle, last);
+            to[0] = join_low(2 * u[0] - one, 2 * u[1] - one), to[1] = join_low(2 * u[1] - one, 2 * u[2] - one);
         } else if (s->stride == 2) {
-            to[2 * row] = last + (first << field), to[2 * row + 1] = middle << field;
+            to[0] = 2 * (u[2] + (u[0] << field)) - two, to[1] = (2 * u[1] - one) << field;
         } else if (packing == HALVES) {
-            to[2 * row] = last + (middle << field), to[2 * row + 1] = first;
+            to[0] = 2 * (u[2] + (u[1] << field)) - two, to[1] = 2 * u[0] - one;
         } else {
-            to[row] = last + (middle << field) + (first << 2 * field);
+            to[0] = 2 * (u[2] + (u[1] << field) + (u[0] << 2 * field)) - two - (one << 2 * field);
         }
     }
 }
@@ -285,55 +300,69 @@ HW_APART void finish_slowly(const streams *s, const hw_op *op, uint32_t c, uint3
     }
 }
 
-/* Codes of one channel, four to a word, in its first stream. */
-HW_INLINE void compute_channel(streams *s, const hw_op *op, uint32_t c, uint32_t bits, uint32_t packing, uint32_t reach, uint32_t count)
+/* How the loops are called for the first channel of four; places of the others lie one word on. */
+typedef struct channel_calls {
+    struct depthwise_call sum;
+    struct depthwise_finish_call finish;
+} channel_calls;
+
+HW_INLINE channel_calls make_calls(const streams *s, uint32_t packing, uint32_t count)
 {
-    const uint32_t middle = packing == QUARTERS ? 128 : 32768, row = s->words * s->phases * CHANNELS;
-    uint32_t *const first = s->stream + c % CHANNELS;
-    int32_t weights[9];
-    expand_weights(s, op, c, bits, weights);
-    arrange_weights(s, weights, packing);
-    const struct depthwise_call call = {
-        .first = hw_address(first),
-        .second = hw_address(first + (s->stride == 1 ? 1u : (uint32_t)s->rows + 1u) * row),
-        .third = hw_address(first + (s->stride == 1 ? 2 : 1) * row),
-        .count = count,
-        .weights = hw_address(s->weights),
-        .offset = packing == QUARTERS ? 0x80808080u : 0x80008000u,
-        .sums = hw_address(s->wide),
+    const uint32_t first = hw_address(s->stream), row = 4 * CHANNELS * s->phases * s->words;
+    return (channel_calls){
+        .sum = {
+            .first = first, .second = first + (s->stride == 1 ? 1u : (uint32_t)s->rows + 1u) * row,
+            .third = first + (s->stride == 1 ? 2 : 1) * row, .count = count, .weights = hw_address(s->weights),
+            .offset = packing == QUARTERS ? 0x80808080u : 0x80008000u, .sums = hw_address(s->wide),
+        },
+        .finish = {
+            .sums = packing == WIDE ? hw_address(s->wide) : first, .sums_step = 4 * CHANNELS * s->phases, .output = first,
+            .count = (count * s->sums + 3) / 4,
+        },
     };
-    const uint32_t words = (count * s->sums + 3) / 4;
+}
+
+HW_INLINE void next_channel(channel_calls *calls, uint32_t packing)
+{
+    calls->sum.first += 4, calls->sum.second += 4, calls->sum.third += 4, calls->finish.output += 4;
+    if (packing != WIDE)
+        calls->finish.sums += 4;
+}
+
+/* Codes of one channel, four to a word, in its first stream. */
+HW_INLINE void compute_channel(streams *s, const hw_op *op, channel_calls *calls, uint32_t c, uint32_t bits, uint32_t packing, uint32_t reach)
+{
     struct depthwise_narrow_scale narrow;
     struct depthwise_wide_scale wide;
-    struct depthwise_finish_call finish = {
-        .sums = hw_address(first), .sums_step = 4 * CHANNELS * s->phases, .output = hw_address(first), .count = words,
-    };
+    uint32_t codes[9];
     int quick;
+    expand_weights(s, op, c, bits, codes);
+    arrange_weights(s, codes, bits, packing);
     if (packing == WIDE) {
         if (s->stride == 1)
-            hw_depthwise_wide1(&call);
+            hw_depthwise_wide1(&calls->sum);
         else
-            hw_depthwise_wide2(&call);
+            hw_depthwise_wide2(&calls->sum);
         quick = make_wide_scale(&wide, op, c, reach);
-        finish.sums = hw_address(s->wide), finish.scale = hw_address(&wide);
+        calls->finish.scale = hw_address(&wide);
         if (quick)
-            hw_depthwise_finish_wide(&finish);
+            hw_depthwise_finish_wide(&calls->finish);
     } else {
         if (s->stride == 2)
-            hw_depthwise_every_other(&call);
+            hw_depthwise_every_other(&calls->sum);
         else if (packing == QUARTERS)
-            hw_depthwise_quarters(&call);
+            hw_depthwise_quarters(&calls->sum);
         else
-            hw_depthwise_halves(&call);
-        quick = make_narrow_scale(&narrow, op, c, reach, middle);
-        finish.scale = hw_address(&narrow);
+            hw_depthwise_halves(&calls->sum);
+        quick = make_narrow_scale(&narrow, op, c, reach, packing == QUARTERS ? 128 : 32768);
+        calls->finish.scale = hw_address(&narrow);
         if (quick && packing == QUARTERS)
-            hw_depthwise_finish_quarters(&finish);
+            hw_depthwise_finish_quarters(&calls->finish);
         else if (quick)
-            hw_depthwise_finish_halves(&finish);
+            hw_depthwise_finish_halves(&calls->finish);
     }
     if (!quick)
-        finish_slowly(s, op, c, packing, first, words);
+        finish_slowly(s, op, c, packing, s->stream + c % CHANNELS, calls->finish.count);
 }
 
 /* Codes of four channels back to pixels; what lies between rows is left out. */
@@ -374,8 +403,10 @@ HW_INLINE void compute_tile(streams *s, const hw_op *op, int32_t y, uint32_t bit
     for (uint32_t c = 0; c < op->in_c; c += CHANNELS) {
         const uint32_t some = aligned ? CHANNELS : (uint32_t)hw_smaller(CHANNELS, (int32_t)(op->in_c - c));
         pack_tile(s, op, y, c, some, aligned);
-        for (uint32_t i = 0; i < some; i++)
-            compute_channel(s, op, c + i, bits, packing, reach, count);
+        channel_calls calls = make_calls(s, packing, count);
+        HW_ROLLED
+        for (uint32_t i = 0; i < some; i++, next_channel(&calls, packing))
+            compute_channel(s, op, &calls, c + i, bits, packing, reach);
         unpack_tile(s, op, y, c, rows, some, aligned);
     }
 }

@@ -7,6 +7,15 @@
     void hw_depthwise_conv2d_w##W##a##A(const hw_op *op); \
     void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_by_stretches(op, W); }
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a2)
+HW_DEPTHWISE_CONV2D(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a4)
+HW_DEPTHWISE_CONV2D(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a8)
+HW_DEPTHWISE_CONV2D(1, 8)
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a2)
 HW_DEPTHWISE_CONV2D(2, 2)
 #endif
@@ -15,6 +24,15 @@ HW_DEPTHWISE_CONV2D(2, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a8)
 HW_DEPTHWISE_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a3)
+HW_DEPTHWISE_CONV2D(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a4)
+HW_DEPTHWISE_CONV2D(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a8)
+HW_DEPTHWISE_CONV2D(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a2)
 HW_DEPTHWISE_CONV2D(4, 2)
