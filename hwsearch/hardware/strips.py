@@ -2,7 +2,8 @@
 
 `hw_strips.h`: some rows of output at a time, their columns dealt to lanes that are computed together; the input under them is
 packed once, in at most 16 KB where one row of lanes fits. `hw_polynomials.h`: 3x3 convolutions of narrow codes go by tiles of
-8 rows, several pixels to a word. `hw_depthwise_conv2d.c`: some rows of four channels, as streams. The C code computes the same sizes.
+8 rows, several pixels to a word. `hw_depthwise_conv2d.c`: some rows of four channels, as streams. The C code computes the same
+sizes.
 """
 
 from dataclasses import dataclass
@@ -248,5 +249,6 @@ def depthwise_streams(op: Op, precision: Precision) -> DepthwiseStreams | None:
     rows = min(max(fit - 2 if stride == 1 else (fit - 1) // 2, 1), out_rows)
     rows = -(-out_rows // -(-out_rows // rows))
     return DepthwiseStreams(
-        out_rows=out_rows, rows=rows, lines=rows * stride + 3 - stride, words=words, phases=phases, sums=sums, turned=turned, wide=wide,
+        out_rows=out_rows, rows=rows, lines=rows * stride + 3 - stride, words=words, phases=phases, sums=sums,
+        turned=turned, wide=wide,
     )  # fmt: skip

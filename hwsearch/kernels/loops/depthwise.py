@@ -151,7 +151,13 @@ def finish_quarters() -> str:
 
 
 def finish_halves() -> str:
-    load = ("ldr.w r10, [r0, #0]", "ldr.w r11, [r0, r1]", "add.w r0, r0, r1, lsl #1", "sadd16 r10, r10, r4", "sadd16 r11, r11, r4")
+    load = (
+        "ldr.w r10, [r0, #0]",
+        "ldr.w r11, [r0, r1]",
+        "add.w r0, r0, r1, lsl #1",
+        "sadd16 r10, r10, r4",
+        "sadd16 r11, r11, r4",
+    )
     pairs = ("pkhbt r11, r10, r11, lsl #16", "pkhbt r10, r9, r12, lsl #16")
     return finish("hw_depthwise_finish_halves", "Sums in halves to codes.", NARROW_SCALE, (*load, *NARROW_CODES, *pairs), "r11")
 
@@ -172,7 +178,9 @@ def depthwise_header() -> Iterator[str]:
     yield call_struct("depthwise_call", CALL)
     yield quarters()
     yield halves()
-    yield every_other("hw_depthwise_every_other", "Either of these with stride 2, in place of the even words of the first stream.")
+    yield every_other(
+        "hw_depthwise_every_other", "Either of these with stride 2, in place of the even words of the first stream."
+    )
     yield wide(1)
     yield wide(2)
     yield call_struct("depthwise_finish_call", FINISH_CALL)

@@ -14,7 +14,12 @@ PIXELS = ("r4", "r5", "r6", "r7")
 def transpose_begin(out: Listing) -> None:
     """Pixels in r4 to r7: even channels of neighbours to r10 and r12, odd ones to r4 and r6."""
     for even, first, second in (("r10", "r4", "r5"), ("r12", "r6", "r7")):
-        out(f"uxtb16 {even}, {first}", f"uxtb16 r11, {second}", f"uxtb16 {first}, {first}, ror #8", f"uxtb16 {second}, {second}, ror #8")
+        out(
+            f"uxtb16 {even}, {first}",
+            f"uxtb16 r11, {second}",
+            f"uxtb16 {first}, {first}, ror #8",
+            f"uxtb16 {second}, {second}, ror #8",
+        )
         out(f"orr.w {even}, {even}, r11, lsl #8", f"orr.w {first}, {first}, {second}, lsl #8")
 
 
@@ -102,7 +107,13 @@ def unpack() -> str:
     out("b.w 1b")
     for pixel in range(4):
         out.label(10 + pixel)
-        out(f"ldr.w r10, [sp, #{at['next']}]", "mov.w r2, #0", "subs.w r7, r7, #1", f"str.w r7, [sp, #{at['rows']}]", "add.w r1, r1, r10")
+        out(
+            f"ldr.w r10, [sp, #{at['next']}]",
+            "mov.w r2, #0",
+            "subs.w r7, r7, #1",
+            f"str.w r7, [sp, #{at['rows']}]",
+            "add.w r1, r1, r10",
+        )
         out(f"bne.w {20 + pixel}b", "b.w 3f")
     out.label(3)
     leave(out, words)
