@@ -23,9 +23,8 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel
 from hwsearch.kernels.execute import Execution
 from hwsearch.kernels.integer_network import Codes, IntegerModel
+from hwsearch.kernels.runtime import RUNTIME_HEADERS, RUNTIME_SOURCES
 
-RUNTIME_SOURCES = ("hw_model.c", "hw_governor.c")
-RUNTIME_HEADERS = ("hw_model_data.h", "hw_governor.h")
 DATA_SOURCE = "hw_model_data.c"
 SELFTEST_VECTORS = 8
 """Inputs in the self-test, every entry that occurs among them."""
@@ -119,7 +118,6 @@ def _header(model: IntegerModel, program: Program, notes: PackageNotes) -> str:
     channels, height, width = model.network.input_shape
     constants: Mapping[str, object] = {
         "ENTRIES": len(model.entries),
-        "HAS_GATE": int(model.gate is not None),
         "CLASSES": model.network.output.out_channels,
         "INPUT_HEIGHT": height,
         "INPUT_WIDTH": width,
@@ -142,23 +140,13 @@ _HEADER = """\
 
 #include <stdint.h>
 
-#include "hw_governor.h"
+#include "hw_run.h"
 
 /* A code of the input is floor(real / HW_MODEL_INPUT_STEP + 1/2) + HW_MODEL_INPUT_ZERO, kept within 0 .. 255. */
 {defines}
 
 /* Price of a whole inference that ends at each entry, in nanoseconds, rounded up. */
 extern const uint64_t hw_model_cost_ns[HW_MODEL_ENTRIES];
-
-/* Classify one image: `input` holds HW_MODEL_INPUT_BYTES codes in (height, width, channel) order, 4-byte aligned, and is only
- * read; `logits` takes HW_MODEL_CLASSES values. Returns the menu entry that answered. Not reentrant: one static arena. */
-int hw_model_run(const uint8_t *input, int32_t *logits);
-
-/* The same, with the policy's choice kept within entries lowest .. highest. */
-int hw_model_run_between(const uint8_t *input, int32_t *logits, int lowest, int highest);
-
-/* The same, with only the entries that the governor can pay; see hw_governor.h. */
-int hw_model_run_governed(hw_governor *governor, const uint8_t *input, int32_t *logits);
 
 #endif
 """

@@ -54,15 +54,16 @@ _AVG_POOL_WINDOWS = (2, 3, 4, 5, 6, 7, 8)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One row to be measured. `stored_bits` is 0 without weights."""
+    """One row to be measured. `stored_bits` is 0 without weights; `logits` are what a network ends in."""
 
     op: Op
     precision: Precision
     stored_bits: int
+    logits: bool = False
 
     @property
     def key(self) -> RowKey:
-        return RowKey.of(self.op, self.precision, self.stored_bits)
+        return RowKey.of(self.op, self.precision, self.stored_bits, self.logits)
 
 
 def reference_ops() -> dict[str, tuple[Op, ...]]:
@@ -101,7 +102,7 @@ def default_grid() -> tuple[Work, ...]:
     networks = reference_ops()
     ops = [op for network in networks.values() for op in network]
     fixed = [op for network in networks.values() for op in (*_exit_heads(network), *_gates(network))]
-    return _unique([*_works(ops), *_works(_between()), *_works_at(fixed, W8A8)])
+    return _unique([*_network_works(networks.values()), *_between_works(_between()), *_works_at(fixed, W8A8)])
 
 
 def thin_grid() -> tuple[Work, ...]:
@@ -112,7 +113,7 @@ def thin_grid() -> tuple[Work, ...]:
     networks = reference_ops()
     ops = [op for network in networks.values() for op in network]
     fixed = [op for network in networks.values() for op in (*_exit_heads(network), *_gates(network))]
-    return _unique([*_works(ops), *_works(_thinned(_between())), *_works_at(fixed, W8A8)])
+    return _unique([*_network_works(networks.values()), *_between_works(_thinned(_between())), *_works_at(fixed, W8A8)])
 
 
 def _thinned(ops: Iterable[Op]) -> Iterator[Op]:

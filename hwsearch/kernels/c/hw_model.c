@@ -1,5 +1,5 @@
-#include "hw_model.h"
 #include "hw_model_data.h"
+#include "hw_run.h"
 
 /* Prototype of the kernel of the catalogue that decides (portable/hw_argmax.c). */
 void hw_argmax(const hw_op *op);
@@ -22,7 +22,6 @@ static void run_segment(const hw_segment *segment, const uint8_t *input)
     }
 }
 
-#if HW_MODEL_ENTRIES > 1
 typedef struct hw_decision {
     uint32_t index;  /* of the largest logit */
     uint32_t margin; /* its lead over the second largest */
@@ -39,55 +38,61 @@ static hw_decision decide(const int32_t *logits, int count)
     hw_argmax(&op);
     return decision;
 }
-#endif
 
-/* Run the path that the policy picks, kept within lowest .. highest; returns the entry whose logits stand in the arena. */
-static int run_policy(const uint8_t *input, int lowest, int highest)
+int hw_policy_static(const uint8_t *input, int lowest, int highest)
 {
-#if HW_MODEL_HAS_GATE
+    (void)lowest;
+    (void)highest;
+    run_segment(hw_model_program.segments, input);
+    return 0;
+}
+
+int hw_policy_gate(const uint8_t *input, int lowest, int highest)
+{
+    const hw_segment *gate = hw_model_program.gate;
     int entry;
 
-    run_segment(&hw_gate, input);
-    entry = (int)decide(hw_gate.logits, HW_MODEL_ENTRIES).index;
+    run_segment(gate, input);
+    entry = (int)decide(gate->logits, hw_model_program.entries).index;
     if (entry < lowest)
         entry = lowest;
     if (entry > highest)
         entry = highest;
-    run_segment(&hw_segments[entry], input);
+    run_segment(&hw_model_program.segments[entry], input);
     return entry;
-#elif HW_MODEL_ENTRIES > 1
+}
+
+int hw_policy_cascade(const uint8_t *input, int lowest, int highest)
+{
+    const hw_segment *segment = hw_model_program.segments;
     int entry = 0;
 
-    run_segment(&hw_segments[0], input);
+    run_segment(segment, input);
     while (entry < highest) {
-        const uint32_t margin = decide(hw_segments[entry].logits, HW_MODEL_CLASSES).margin;
-        if (entry >= lowest && margin >= hw_thresholds[entry])
+        const uint32_t margin = decide(segment->logits, hw_model_program.classes).margin;
+        if (entry >= lowest && margin >= hw_model_program.thresholds[entry])
             break;
         entry++;
-        run_segment(&hw_segments[entry], input);
+        segment++;
+        run_segment(segment, input);
     }
     return entry;
-#else
-    (void)lowest;
-    (void)highest;
-    run_segment(&hw_segments[0], input);
-    return 0;
-#endif
 }
 
 int hw_model_run_between(const uint8_t *input, int32_t *logits, int lowest, int highest)
 {
-    const int entry = run_policy(input, lowest, highest);
+    const int entry = hw_model_program.policy(input, lowest, highest);
+    const int32_t *from = hw_model_program.segments[entry].logits;
     int i;
 
-    for (i = 0; i < HW_MODEL_CLASSES; i++)
-        logits[i] = hw_segments[entry].logits[i];
+    for (i = 0; i < hw_model_program.classes; i++)
+        logits[i] = from[i];
     return entry;
 }
 
 int hw_model_run(const uint8_t *input, int32_t *logits)
 {
-    return hw_model_run_between(input, logits, 0, HW_MODEL_ENTRIES - 1);
+    return hw_model_run_between(input, logits, 0, hw_model_program.entries - 1);
 }
 
 int hw_model_run_governed(hw_governor *governor, const uint8_t *input, int32_t *logits)
