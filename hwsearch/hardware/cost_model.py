@@ -235,10 +235,9 @@ class CostModel:
         """
         if (menu.kind is PolicyKind.GATE) != (gate_network is not None):
             raise ValueError(f"a gate network must be given for a gate menu and for no other, but the menu is {menu.kind}")
-        stored = menu.stored_bits(self.network)
         own = [
-            self._prices_of(segment, entry.assignment, stored)
-            for segment, entry in zip(menu.segments(self.network), menu.entries, strict=True)
+            self._prices_of(segment, entry.assignment, read)
+            for segment, entry, read in zip(menu.segments(self.network), menu.entries, menu.read_bits(self.network), strict=True)
         ]
         decisions = self._decision_prices(menu)
         if menu.kind in (PolicyKind.STATIC, PolicyKind.GATE):
@@ -265,13 +264,23 @@ class CostModel:
         return self.network.output_of(entry.exit).out_channels
 
     def _menu_flash(self, menu: Menu, inferences: Iterable[Iterable[OpPrice]], gate: Network | None) -> int:
-        """Nested weights and kernels once, constants and program once per entry that runs them."""
+        """Nested weights, their copies and kernels once, constants and program once per entry that runs them."""
         prices = [price for inference in inferences for price in inference]
-        weights = {price.op: price.weight_bytes for price in prices}
+        weights = sum(self._stored_bytes(menu).values()) + sum(price.weight_bytes for price in self._gate_prices(gate))
         steps = [requantize_bytes(op, op in self._ends) for segment in menu.segments(self.network) for op in segment]
         steps += [requantize_bytes(op, op in _ends(gate)) for op in gate.ops] if gate else []
-        own = sum(weights.values()) + sum(steps) + STEP_BYTES * len(steps)
+        own = weights + sum(steps) + STEP_BYTES * len(steps)
         return own + self.shared_flash_bytes(prices, menu.kind, len(menu.entries))
+
+    def _stored_bytes(self, menu: Menu) -> dict[tuple[str, int], int]:
+        """Bytes of the weights by operation and width at which they are stored."""
+        entries = zip(menu.segments(self.network), menu.entries, menu.read_bits(self.network), strict=True)
+        return {
+            (op.name, read[op.name]): self.op_price(op, entry.assignment[op.name], read[op.name]).weight_bytes
+            for segment, entry, read in entries
+            for op in segment
+            if op.has_weights
+        }
 
     def _menu_ram(self, menu: Menu, gate: Network | None) -> int:
         runs = menu.runs(self.network)

@@ -238,7 +238,7 @@ def _time_chunk(target: Target, works: Sequence[Work]) -> list[Timed]:
     for work in works:
         function = kernel(work.op, work.precision)
         seed = zlib.crc32(str(work.key).encode())  # the same inputs for a row in whatever order and process
-        case = random_case(work.op, work.precision, work.stored_bits, seed)
+        case = random_case(work.op, work.precision, work.stored_bits, seed, logits=work.logits)
         code_bytes, digest = target.code_bytes(function), target.digest(function)  # built before the time that a meter sees
         begun = time.time()
         timing = target.time(case)
@@ -258,6 +258,7 @@ def _row(header: ProfileHeader, work: Work, timed: Timed, target: Target, run_id
         work.op,
         work.precision,
         stored_bits=work.stored_bits,
+        logits=work.logits,
         count_median=timing.median,
         count_p05=timing.p05,
         count_p95=timing.p95,

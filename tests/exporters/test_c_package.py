@@ -1,6 +1,7 @@
 """What is in a package and what its functions do; that its arithmetic is exact is tested by verifying whole bundles."""
 
 import ctypes
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -131,6 +132,19 @@ def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, ma
         assert not re.search(r"\b\d+\.\d+(?!\d*p)", re.sub(r"0x[\da-f.]+p[+-]?\d+f", "", text)), path
         assert not re.search(r"\b(float|double|malloc|printf)\b", text), path
         assert set(re.findall(r"#include <(.*)>", text)) <= {"stdint.h", "string.h"}, path
+
+
+def test_packed_copies_change_what_is_stored_and_no_answer(make_model, make_codes, tmp_path):
+    model, codes = make_model("cascade"), make_codes(20, 4)
+    nested = model.menu.stored_bits(model.network)
+    used = {(name, entry.assignment[name].weight_bits) for entry in model.menu.entries for name in nested}
+    copies = frozenset((name, bits) for name, bits in used if bits < nested[name])
+    assert len({bits for _, bits in copies}) > 1
+    copied = dataclasses.replace(model, menu=dataclasses.replace(model.menu, copies=copies))
+    folder = _write(copied, codes, tmp_path / "c")
+    tables = [line for line in (folder / "hw_model_data.c").read_text().splitlines() if line.startswith("static const uint32_t")]
+    assert len(tables) == len(nested) + len(copies)
+    assert _self_test(folder, tmp_path) == 0
 
 
 def test_weights_are_stored_once_and_equal_constants_are_shared(make_model, make_codes, tmp_path):
