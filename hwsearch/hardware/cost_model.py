@@ -295,11 +295,11 @@ class CostModel:
         """Flash of operations in one entry without the kernels, which others may call too."""
         return sum(price.weight_bytes + price.constant_bytes for price in prices)
 
-    def shared_flash_bytes(
-        self, prices: Iterable[OpPrice], kind: PolicyKind = PolicyKind.STATIC, entries: int = 1
-    ) -> int:
+    def shared_flash_bytes(self, prices: Iterable[OpPrice], kind: PolicyKind = PolicyKind.STATIC, entries: int = 1) -> int:
         """Flash of everything else in an exported program: each function once, and what ties the entries together."""
-        return sum(joined_code([self.runtime_code(kind), *(price.code for price in prices)]).values()) + program_bytes(entries, kind)
+        return sum(joined_code([self.runtime_code(kind), *(price.code for price in prices)]).values()) + program_bytes(
+            entries, kind
+        )
 
     def runtime_code(self, kind: PolicyKind = PolicyKind.STATIC) -> dict[str, int]:
         """Bytes of machine code by function that any exported program of a policy has beside kernels."""

@@ -40,9 +40,9 @@ class Power(_Section):
 class Library(_Section):
     """The kernels that were measured.
 
-    `runtime_bytes` is what every model occupies besides kernels and tables, where no run recorded it; `dispatch_count` what calling one operation takes
-    besides the operation itself, in the unit of `[counter]`. A `published` library is known from publications alone: it is
-    neither built nor timed here.
+    `runtime_bytes` is what every model occupies besides kernels and tables, where no run recorded it; `dispatch_count` what
+    calling one operation takes besides the operation itself, in the unit of `[counter]`. A `published` library is known from
+    publications alone: it is neither built nor timed here.
     """
 
     kernel_library: str

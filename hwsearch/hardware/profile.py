@@ -92,9 +92,10 @@ class RowKey:
 class Measurement:
     """One row of `ops.csv`: fields are its columns, in order.
 
-    `stored_bits` and `weight_bits` are 0 without weights; `logits` is 1 where int32 logits were made instead of codes. Counts are in the unit of `[counter]`: median and 5th and 95th
-    percentile over `repeats`, or, in a row that no clock or emulator gave, a value and the interval it lies in. `code_bytes`
-    is the machine code of `symbol`, `weight_bytes` the packed weights, `scratch_bytes` the kernel's working memory.
+    `stored_bits` and `weight_bits` are 0 without weights; `logits` is 1 where int32 logits were made instead of
+    codes. Counts are in the unit of `[counter]`: median and 5th and 95th percentile over `repeats`, or, in a row that no clock
+    or emulator gave, a value and the interval it lies in. `code_bytes` is the machine code of `symbol`, `weight_bytes` the
+    packed weights, `scratch_bytes` the kernel's working memory.
     """
 
     op: OpKind

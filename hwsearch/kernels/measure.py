@@ -244,9 +244,13 @@ def _time_chunk(target: Target, works: Sequence[Work]) -> list[Timed]:
         timing = target.time(case)
         timed.append(
             Timed(
-                timing=timing, symbol=function.symbol, code_bytes=code_bytes, digest=digest,
-                builtins=target.builtins(function), span=(begun, time.time()),
-            )  # fmt: skip
+                timing=timing,
+                symbol=function.symbol,
+                code_bytes=code_bytes,
+                digest=digest,
+                builtins=target.builtins(function),
+                span=(begun, time.time()),
+            )
         )
     return timed
 

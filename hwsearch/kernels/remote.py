@@ -22,6 +22,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsearch.errors import ProfileError, ToolchainError
+from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, all_sources, kernel

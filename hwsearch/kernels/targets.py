@@ -21,7 +21,17 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.header import Device, Memory
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.cases import Case
-from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, REQUANTIZE_FIELDS, Kernel, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.catalogue import (
+    C_FOLDER,
+    HEADERS,
+    REQUANTIZE_FIELDS,
+    Kernel,
+    arguments,
+    kernel,
+    op_bytes,
+    pack_weights,
+    scratch_bytes,
+)
 from hwsearch.kernels.emulator import CortexM
 from hwsearch.kernels.image import code_bytes
 from hwsearch.kernels.runtime import runtime_bytes
