@@ -146,7 +146,8 @@ def _constants(tables: _Tables, step: Step) -> dict[str, str]:
     """Bias, multiplier and shift, one behind the other in one table, as they lie when kernels are measured."""
     parts: dict[str, NDArray[np.int32]] = {name: getattr(step.constants, name) for name in REQUANTIZE_FIELDS}
     joined = np.concatenate(list(parts.values()))
-    name = tables.add("int32_t", joined, f"bias, multiplier, shift of {step.op.name}") if joined.size else ""
+    label = f"{', '.join(name for name, numbers in parts.items() if numbers.size)} of {step.op.name}"
+    name = tables.add("int32_t", joined, label) if joined.size else ""
     values, offset = {}, 0
     for field_name, numbers in parts.items():
         values[field_name] = f"{name} + {offset}" if numbers.size else "0"

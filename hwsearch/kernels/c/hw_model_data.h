@@ -25,19 +25,22 @@ typedef struct hw_segment {
 /* Runs the path that it picks, kept within entries lowest .. highest; returns the entry whose logits stand in the arena. */
 typedef int (*hw_policy)(const uint8_t *input, int lowest, int highest);
 
+/* Each in a file of its own, of which a package has one. */
 int hw_policy_static(const uint8_t *input, int lowest, int highest);
 int hw_policy_gate(const uint8_t *input, int lowest, int highest);
 int hw_policy_cascade(const uint8_t *input, int lowest, int highest); /* early exits too */
 
 typedef struct hw_program {
-    hw_policy policy;            /* the only one that is linked */
-    const hw_segment *segments;  /* [entries]: what each runs by itself; with exits, what the one before has not run yet */
-    const hw_segment *gate;      /* of hw_policy_gate */
-    const uint64_t *thresholds;  /* [entries - 1], of hw_policy_cascade: it stops where the best logit leads by this much */
+    hw_policy policy;
+    const hw_segment *segments; /* [entries]: what each runs by itself; with exits, what the one before has not run yet */
+    const hw_segment *gate;     /* of hw_policy_gate */
+    const uint64_t *thresholds; /* [entries - 1], of hw_policy_cascade: it stops where the best logit leads by this much */
     uint16_t entries;
     uint16_t classes;
 } hw_program;
 
 extern const hw_program hw_model_program;
+
+void hw_run_segment(const hw_segment *segment, const uint8_t *input);
 
 #endif
