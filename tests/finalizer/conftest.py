@@ -102,7 +102,7 @@ HEADER = ProfileHeader(
 class FormulaCosts(CostModel):
     """Half a nanosecond per MAC and bit of either operand, plus one microsecond per op; dearer if weights are stored wider."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
         bits = precision.weight_bits + precision.activation_bits
         latency_us = 1.0 + op.macs * bits * 5e-4 * (1.0 + 0.01 * (stored_bits > precision.weight_bits))
         return OpPrice(
@@ -120,8 +120,8 @@ def costs(space: SearchSpace) -> CostModel:
 class WideIsFast(FormulaCosts):
     """A device whose narrow weights must be unpacked at length: speed and size pull in opposite directions."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
-        price = super().op_price(op, precision, stored_bits)
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
+        price = super().op_price(op, precision, stored_bits, logits=logits)
         latency_us = 1.0 + op.macs * (10 - precision.weight_bits) * 1e-3
         return replace(price, latency_us=latency_us, energy_uj=latency_us * 0.01, code_bytes=0)
 

@@ -93,7 +93,7 @@ HEADER = ProfileHeader(
 class FormulaCosts(CostModel):
     """Half a nanosecond per MAC and bit of either operand, plus one microsecond per op; dearer if weights are stored wider."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
         bits = precision.weight_bits + precision.activation_bits
         latency_us = 1.0 + op.macs * bits * 5e-4 * (1.0 + 0.01 * (stored_bits > precision.weight_bits))
         return OpPrice(
