@@ -13,7 +13,7 @@ from hwsearch.errors import ProfileError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind
-from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.interpolation import MIN_ROWS, REACH, ShapeRegression, body_of, group_of, is_enough
@@ -104,21 +104,21 @@ class CostModel:
     def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
         """Price of `op` at `precision`, its weights stored at `stored_bits` (0 without weights).
 
-        `logits`: whether it gives int32 logits, by default whether the network ends in it. From the row of that very shape, else
-        interpolated along shape; raises ProfileError where neither is possible. Where a table has no logits, making codes
-        stands for it, which takes a little more.
+        `logits`: whether it gives int32 logits, by default whether the network ends in it. From the row of that very shape at the
+        precision of the kernel that runs it, else interpolated along shape; raises ProfileError where neither is possible.
+        Where a table has no logits, making codes stands for it, which takes a little more.
         """
         key = (op, precision, stored_bits, op.has_weights and (op in self._ends if logits is None else logits))
         if key not in self._prices:
-            self._prices[key] = self._called(self._price_of(op, RowKey.of(*key)))
+            self._prices[key] = self._price_of(op, precision, RowKey.of(op, kernel_precision(precision), stored_bits, key[3]))
         return self._prices[key]
 
-    def _price_of(self, op: Op, key: RowKey) -> OpPrice:
+    def _price_of(self, op: Op, precision: Precision, key: RowKey) -> OpPrice:
         constants = requantize_bytes(op, key.logits) + STEP_BYTES
         if key not in self._rows and not is_enough(*self._comparable(key)):
             key = replace(key, logits=False)
         price = self._read(op, self._rows[key]) if key in self._rows else self._interpolate(op, key)
-        return replace(price, constant_bytes=constants)
+        return replace(self._called(price), precision=precision, constant_bytes=constants)
 
     def _called(self, price: OpPrice) -> OpPrice:
         """The price with what it takes to call the operation from an exported program."""

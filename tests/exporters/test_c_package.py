@@ -63,6 +63,18 @@ def test_a_package_answers_alike_on_every_emulated_core(board, make_model, make_
     assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("widths", [(1, 3), (1, 2, 3, 4, 8)])
+def test_odd_widths_answer_alike_on_this_computer_and_on_a_board(widths, make_model, make_codes, tmp_path):
+    model, codes = make_model("cascade", widths=widths, seed=1), make_codes(6, 1)
+    folder, expected = _write(model, codes, tmp_path / "c"), run_model(model, codes)
+    assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
+    assert _self_test(folder, tmp_path) == 0
+    header = read_header(Path(__file__).parents[2] / "hardware_profiles" / "nucleo_l4r5zi")
+    found = EmulatedPackage(folder, model.network, header).run(codes)
+    assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
+
+
 @pytest.mark.parametrize("entry", range(3))
 def test_every_entry_can_be_forced(entry, cascade):
     model, codes, library = cascade
