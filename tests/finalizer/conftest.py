@@ -18,7 +18,7 @@ from hwsearch.hardware.cost import PolicyCost
 from hwsearch.hardware.cost_model import CostModel, OpPrice
 from hwsearch.hardware.front import FrontPoint
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
-from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.layout import STEP_BYTES, in_lines, packed_weight_bytes, requantize_bytes
 from hwsearch.hardware.profile import HardwareProfile, Provenance
 from hwsearch.predictors.gate import gate_graph
 from hwsearch.quantizers.supernet import Supernet
@@ -108,7 +108,8 @@ class FormulaCosts(CostModel):
         return OpPrice(
             op=op.name, precision=precision, latency_us=latency_us, energy_uj=latency_us * 0.01, provenance=Provenance.EMULATED,
             uncertainty=0.0, symbol=f"hw_{op.kind}_{precision}", code_bytes=200, scratch_bytes=0, interpolated=False,
-            weight_bytes=packed_weight_bytes(op, stored_bits) if op.has_weights else 0,
+            weight_bytes=in_lines(packed_weight_bytes(op, stored_bits)) if op.has_weights else 0,
+            constant_bytes=requantize_bytes(op, op in self._ends if logits is None else logits) + STEP_BYTES,
         )  # fmt: skip
 
 
