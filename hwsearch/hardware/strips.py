@@ -34,9 +34,9 @@ class Packing:
 def packing(precision: Precision) -> Packing:
     """SMLAD for products of 12 bits and more, else UMLAL with fields of 10 to 15 bits."""
     widths = (precision.weight_bits, precision.activation_bits)
-    if widths in ((8, 8), (8, 4), (4, 8)):
+    if widths in ((8, 8), (8, 4), (4, 8), (3, 8)):
         return Packing(lanes=2, filters=4, limit=WIDE_LIMIT)
-    field_bits = {(2, 2): 10, (4, 4): 14}.get(widths, 15)
+    field_bits = {(1, 2): 10, (2, 2): 10, (3, 3): 14, (3, 4): 14, (4, 4): 14}.get(widths, 15)
     largest = (2 ** widths[0] - 1) * (2 ** widths[1] - 1)
     return Packing(lanes=4, filters=6 if field_bits == 10 else 4, limit=(2**field_bits - 1) // largest)
 

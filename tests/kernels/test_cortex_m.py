@@ -13,7 +13,7 @@ from hwsearch.graph.precision import Precision
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.kernels.emulator import CortexM
+from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 from hwsearch.kernels.loops.__main__ import FILES, text_of
 from hwsearch.kernels.targets import EmulatorTarget
@@ -36,7 +36,7 @@ def by_reference(case: Case) -> bytes:
 class Guarded:
     """Places data in an emulated core's RAM between guards that must stay as they are."""
 
-    def __init__(self, core: CortexM) -> None:
+    def __init__(self, core: EmulatedCore) -> None:
         core.release()
         self.core, self.places = core, list[tuple[int, int]]()
 

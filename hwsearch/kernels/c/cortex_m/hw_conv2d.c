@@ -57,7 +57,7 @@ HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block 
         spread_rows(s, op, rows, 4, bits);
     for (uint32_t quad = 0; quad < quads; quad++, words += 8)
         for (uint32_t f = 0; f < 4; f++) {
-            const uint32_t codes = hw_four_codes(rows[f], quad, stored, bits);
+            const uint32_t codes = hw_four_codes(rows[f], row_bytes, quad, stored, bits);
             words[f] = hw_add_even_bytes(hw_add_even_bytes(minus, codes), codes);
             words[f + 4] = hw_add_odd_bytes(hw_add_odd_bytes(minus, codes), codes);
         }
@@ -114,8 +114,8 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
                         expand_pairs(&s, op, &block, 8, bits);
                     else if (op->stored_bits == 4 && bits <= 4)
                         expand_pairs(&s, op, &block, 4, bits);
-                    else if (bits <= 2)
-                        expand_pairs(&s, op, &block, 2, bits);
+                    else if (bits <= 3)
+                        expand_pairs(&s, op, &block, 3, bits);
                     for (int32_t r = 0; r < rows; r++)
                         wide_row(&s, op, &block, hw_address(s.pixels) + (uint32_t)r * op->stride_h * row_bytes, step, y0 + r, x0, columns);
                 }
@@ -181,7 +181,7 @@ HW_INLINE void expand_rows(const strip *s, const hw_op *op, const filter_block *
         for (uint32_t quad = 0; quad < quads; quad++, words += 8) {
             uint32_t codes[3] = {0, 0, 0};
             for (uint32_t f = 0; f < filters; f++)
-                codes[f] = hw_four_codes(rows[half * filters + f], quad, stored, bits);
+                codes[f] = hw_four_codes(rows[half * filters + f], row_bytes, quad, stored, bits);
             for (uint32_t i = 0; i < 4; i++) {
                 uint32_t word = codes[0] >> 8 * i & 255u;
                 for (uint32_t f = 1; f < filters; f++)
@@ -198,8 +198,12 @@ HW_INLINE void expand_words(const strip *s, const hw_op *op, const filter_block 
         expand_rows(s, op, block, filters, 8, bits, shift);
     else if (op->stored_bits == 4 && bits <= 4)
         expand_rows(s, op, block, filters, 4, bits, shift);
-    else if (bits <= 2)
+    else if (op->stored_bits == 3 && bits <= 3)
+        expand_rows(s, op, block, filters, 3, bits, shift);
+    else if (op->stored_bits == 2 && bits <= 2)
         expand_rows(s, op, block, filters, 2, bits, shift);
+    else if (bits == 1)
+        expand_rows(s, op, block, filters, 1, bits, shift);
 }
 
 typedef void (*narrow_loop)(const void *call);
@@ -275,6 +279,15 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
     }
 #define POLYNOMIAL(BITS, A, SHIFT, PIXELS, LOOP, CHANNELS) conv2d_polynomial(op, BITS, LARGEST(op, BITS, A), SHIFT, PIXELS, CHANNELS, LOOP)
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
+HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, 0)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
+HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, 0)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
+HW_NARROW(1, 8, 2, 15, 30, 15, hw_umlal_f2_s15, 0)
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
 HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4, POLY_CHANNELS_S10_K4))
 #endif
@@ -283,6 +296,15 @@ HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 12, 3, hw_poly_
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
 HW_NARROW(2, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 8, 15, 2, hw_poly_s15_k2, POLY_CHANNELS_S15_K2))
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
+HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, 0)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
+HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, 0)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
+HW_WIDE(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
 HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 12, 3, hw_poly_s12_k3, POLY_CHANNELS_S12_K3))

@@ -78,31 +78,6 @@ HW_INLINE uint32_t hw_add_bytes(uint32_t sum, uint32_t word)
     return sum;
 }
 
-/* Codes 4 `quad` .. 4 `quad` + 3 of a row of dense codes, cut to their top `bits` bits, one per byte. */
-HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t quad, uint32_t stored_bits, uint32_t bits)
-{
-    uint32_t word;
-    if (stored_bits == 8) {
-        word = hw_load(row + 4 * quad);
-    } else if (stored_bits == 4) {
-        word = *(const uint16_t *)(const void *)(row + 2 * quad); /* rows are aligned */
-        word = (word | word << 8) & 0x00FF00FFu;
-        word = (word | word << 4) & 0x0F0F0F0Fu;
-    } else {
-        word = row[quad];
-        word = (word | word << 12) & 0x000F000Fu;
-        word = (word | word << 6) & 0x03030303u;
-    }
-    return word >> (stored_bits - bits) & ((1u << bits) - 1u) * 0x01010101u;
-}
-
-/* One code of such a row, cut likewise. */
-HW_INLINE uint32_t hw_weight_code(const uint8_t *row, uint32_t index, uint32_t stored_bits, uint32_t bits)
-{
-    const uint32_t bit = index * stored_bits;
-    return (row[bit >> 3] >> (bit & 7) & ((1u << stored_bits) - 1u)) >> (stored_bits - bits);
-}
-
 /* What turns an accumulator into a code: high half of (accumulator << left) * multiplier, plus `offset`, shifted right. The
  * offset holds the rounding term and the zero point: both stay below 2^28 since shifts are at most 51. */
 typedef struct hw_quick_scale {

@@ -152,7 +152,7 @@ HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
 
 /* Weights of two filters: [channel][kernel row][filter], the last of a kernel row in the lowest field; `edges` becomes the
  * sums of a filter's centred weights in the first and in the last kernel column. */
-HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t stored, uint32_t bits, int shift, int32_t edges[2][2])
+HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t row_bytes, uint32_t stored, uint32_t bits, int shift, int32_t edges[2][2])
 {
     const uint32_t quads = p->channels / 4;
     for (uint32_t f = 0; f < 2; f++) {
@@ -160,8 +160,8 @@ HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t
         for (uint32_t dy = 0; dy < 3; dy++) {
             uint32_t *words = p->weights + 2 * dy + f;
             for (uint32_t quad = 3 * dy * quads; quad < (3 * dy + 1) * quads; quad++, words += 24) {
-                const uint32_t u0 = hw_four_codes(rows[f], quad, stored, bits), u1 = hw_four_codes(rows[f], quad + quads, stored, bits);
-                const uint32_t u2 = hw_four_codes(rows[f], quad + 2 * quads, stored, bits);
+                const uint32_t u0 = hw_four_codes(rows[f], row_bytes, quad, stored, bits), u1 = hw_four_codes(rows[f], row_bytes, quad + quads, stored, bits);
+                const uint32_t u2 = hw_four_codes(rows[f], row_bytes, quad + 2 * quads, stored, bits);
                 first = hw_add_bytes(first, u0), last = hw_add_bytes(last, u2);
                 for (uint32_t j = 0; j < 4; j++)
                     words[6 * j] = (u2 >> 8 * j & 255u) | (u1 >> 8 * j & 255u) << shift | (u0 >> 8 * j & 255u) << 2 * shift;
@@ -177,11 +177,15 @@ HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint3
     const uint32_t row_bytes = hw_row_bytes(9 * p->channels, op->stored_bits);
     const uint8_t *rows[2] = {op->weights + filter * row_bytes, op->weights + (filter + 1) * row_bytes};
     if (op->stored_bits == 8)
-        expand_poly(p, rows, 8, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 8, bits, shift, edges);
     else if (op->stored_bits == 4 && bits <= 4)
-        expand_poly(p, rows, 4, bits, shift, edges);
-    else if (bits <= 2)
-        expand_poly(p, rows, 2, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 4, bits, shift, edges);
+    else if (op->stored_bits == 3 && bits <= 3)
+        expand_poly(p, rows, row_bytes, 3, bits, shift, edges);
+    else if (op->stored_bits == 2 && bits <= 2)
+        expand_poly(p, rows, row_bytes, 2, bits, shift, edges);
+    else if (bits == 1)
+        expand_poly(p, rows, row_bytes, 1, bits, shift, edges);
 }
 
 /* Totals start from the biases, the centres and what padding beside the image adds. */
