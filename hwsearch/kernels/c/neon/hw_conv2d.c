@@ -310,7 +310,7 @@ HW_INLINE void finish(const hw_op *op, const channels *c, uint32_t pixel, uint32
 }
 
 /* Bring a tile's windows into the scratch memory, and sum their codes. */
-HW_INLINE void pack_tile(const hw_op *op, const pixels *p, uint32_t bits, uint32_t activation_bits, int bitwise, uint32_t pixel,
+HW_INLINE void bring_tile(const hw_op *op, const pixels *p, uint32_t bits, uint32_t activation_bits, int bitwise, uint32_t pixel,
                          uint32_t count, uint32_t first)
 {
     const int32_t centre = (1 << bits) - 1;
@@ -363,7 +363,7 @@ HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t activation_bits
     for (uint32_t group = 0; group < op->groups; group++)
         for (uint32_t pixel = 0; pixel < p.count; pixel += p.tile) {
             const uint32_t count = p.count - pixel < p.tile ? p.count - pixel : p.tile, end = (group + 1) * outputs;
-            pack_tile(op, &p, bits, activation_bits, bitwise, pixel, count, group * inputs);
+            bring_tile(op, &p, bits, activation_bits, bitwise, pixel, count, group * inputs);
             for (uint32_t o = group * outputs; o < end; o += 4) {
                 const channels c = make_channels(op, o, end - o < 4 ? end - o : 4);
                 if (bitwise)
@@ -391,6 +391,15 @@ HW_INLINE void conv2d(const hw_op *op, uint32_t bits, uint32_t activation_bits)
     void hw_conv2d_w##W##a##A(const hw_op *op); \
     void hw_conv2d_w##W##a##A(const hw_op *op) { conv2d(op, W, A); }
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
+HW_CONV2D(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
+HW_CONV2D(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
+HW_CONV2D(1, 8)
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
 HW_CONV2D(2, 2)
 #endif
@@ -399,6 +408,15 @@ HW_CONV2D(2, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
 HW_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
+HW_CONV2D(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
+HW_CONV2D(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
+HW_CONV2D(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
 HW_CONV2D(4, 2)

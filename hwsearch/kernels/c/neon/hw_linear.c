@@ -172,6 +172,15 @@ HW_INLINE void linear(const hw_op *op, uint32_t bits, uint32_t activation_bits)
     void hw_linear_w##W##a##A(const hw_op *op); \
     void hw_linear_w##W##a##A(const hw_op *op) { linear(op, W, A); }
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a2)
+HW_LINEAR(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a4)
+HW_LINEAR(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a8)
+HW_LINEAR(1, 8)
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a2)
 HW_LINEAR(2, 2)
 #endif
@@ -180,6 +189,15 @@ HW_LINEAR(2, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a8)
 HW_LINEAR(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a3)
+HW_LINEAR(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a4)
+HW_LINEAR(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a8)
+HW_LINEAR(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a2)
 HW_LINEAR(4, 2)
