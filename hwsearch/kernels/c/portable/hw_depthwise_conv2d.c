@@ -7,6 +7,8 @@
  */
 #include "hw_portable.h"
 
+#ifndef HW_OWN_DEPTHWISE_CONV2D
+
 #ifdef HW_CORTEX_M
 #include "cortex_m/hw_depthwise.h"
 #endif
@@ -220,4 +222,6 @@ HW_DEPTHWISE_CONV2D(8, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a8)
 HW_DEPTHWISE_CONV2D(8, 8)
+#endif
+
 #endif
