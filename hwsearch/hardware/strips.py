@@ -47,7 +47,8 @@ class Strips:
     """Tiles of one convolution: `columns` x `rows` output pixels, `part` columns to each lane.
 
     `gathered`: every window is copied, and the tile's pixels are one row; else lanes share `in_rows` x `positions` inputs, and
-    the `given` channels of a group are packed in fours, as `channels`.
+    the `given` channels of a group are packed in fours, as `channels`. `paired`: two lanes take turns, `positions` are those of
+    both, and rows are packed as they lie.
     """
 
     out_h: int
@@ -58,6 +59,7 @@ class Strips:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     gathered: bool
+    paired: bool
     columns: int
     rows: int
     lanes: int
@@ -69,7 +71,9 @@ class Strips:
 
     @property
     def positions(self) -> int:
-        return self.part if self.gathered else (self.part - 1) * self.stride[1] + self.kernel[1]
+        if self.gathered:
+            return self.part
+        return ((self.columns if self.paired else self.part) - 1) * self.stride[1] + self.kernel[1]
 
     @property
     def in_rows(self) -> int:
@@ -85,8 +89,22 @@ class Strips:
         return 1 if self.gathered else self.kernel[0]
 
     @property
+    def is_spread(self) -> bool:
+        """Whether weights are copied to one code per byte first."""
+        return self.given != self.channels or self.paired
+
+    @property
+    def run(self) -> int:
+        """Packed codes of one such stretch."""
+        if self.gathered:
+            return self.window
+        return -(-self.kernel[1] * self.given // 2) * 2 if self.paired else self.kernel[1] * self.channels
+
+    @property
     def row_bytes(self) -> int:
         """Packed codes of one input row, two bytes each."""
+        if self.paired:
+            return ((self.part - 1) * self.stride[1] * self.given * 2 + self.run) * self.lanes * 2
         return self.positions * (self.window if self.gathered else self.channels) * self.lanes * 2
 
     def scratch_bytes(self) -> int:
@@ -95,7 +113,9 @@ class Strips:
         sums = 4 * self.lanes * (self.in_rows * self.positions + self.rows * self.part)
         padding = -(-self.channels // 4) * 4
         staged = self.lanes * (self.window if self.gathered else self.channels) if self.given % 4 else 0
-        spread = MOST_FILTERS * self.window if self.given != self.channels else 0
+        if self.paired:
+            staged = self.positions * self.given // 4 * 4 + 4
+        spread = MOST_FILTERS * self.window if self.is_spread else 0
         return self.in_rows * self.row_bytes + 8 * self.window + stretches + sums + padding + staged + spread
 
 
@@ -108,15 +128,17 @@ def strips(op: Op, precision: Precision) -> Strips:
     pointwise = op.kernel == op.stride == (1, 1) and op.padding == (0, 0) and not gathered
     if not pointwise and kernel_h <= stride_h and kernel_w <= stride_w:
         gathered = True
-    channels = given if gathered else -(-given // 4) * 4
-    window = -(-kernel_h * kernel_w * channels // 4) * 4
+    paired = not (gathered or pointwise) and pack.is_wide and given % 4 != 0 and op.groups == 1 and out_w % 2 == 0
+    channels = given if gathered or paired else -(-given // 4) * 4
+    run = -(-kernel_w * channels // 2) * 2 if paired else kernel_w * channels
+    window = -(-kernel_h * run // 4) * 4
     if pointwise or gathered:
         out_h, out_w = 1, out_h * out_w
 
     def cut(columns: int, rows: int) -> Strips:
         return Strips(
             out_h=out_h, out_w=out_w, given=given, channels=channels, window=window, kernel=op.kernel,
-            stride=op.stride, gathered=gathered, columns=columns, rows=rows, lanes=pack.lanes, limit=pack.limit,
+            stride=op.stride, gathered=gathered, paired=paired, columns=columns, rows=rows, lanes=pack.lanes, limit=pack.limit,
         )  # fmt: skip
 
     under = 1 if gathered else kernel_h
@@ -124,6 +146,7 @@ def strips(op: Op, precision: Precision) -> Strips:
     while columns > pack.lanes and cut(columns, 1).row_bytes * under > STRIP_BYTES:
         pieces += 1
         columns = -(-out_w // pieces)
+        columns += columns % 2 if paired else 0
     fit, rows = STRIP_BYTES // cut(columns, 1).row_bytes, 1
     if not gathered and fit > under:
         rows = min((fit - under) // stride_h + 1, out_h)

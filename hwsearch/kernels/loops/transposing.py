@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from hwsearch.kernels.loops.listing import Listing, call_struct, enter, leave
 
 PACK_CALL = (
-    "codes", "to", "rows", "pixel_step", "row_step", "to_row_step", "to_step", "before", "width", "zeros", "left", "inner", "right", "behind",
+    "codes", "to", "rows", "pixel_step", "row_step", "to_row_step", "to_step", "before", "width", "zeros", "left", "inner",
+    "right", "behind",
 )  # fmt: skip
 UNPACK_CALL = ("words", "output", "x", "width", "limit", "step", "pitch", "next", "rows")
 PIXELS = ("r4", "r5", "r6", "r7")

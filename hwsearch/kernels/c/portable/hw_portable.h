@@ -31,6 +31,13 @@
 #define HW_X86
 #elif defined(__aarch64__)
 #define HW_NEON
+#define HW_OWN_ADD
+#define HW_OWN_AVG_POOL
+#define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_LINEAR
+#define HW_OWN_MAX_POOL
+#define HW_OWN_REQUANTIZE
 #endif
 #endif
 
