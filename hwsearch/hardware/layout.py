@@ -8,7 +8,7 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
-from hwsearch.hardware.strips import depthwise_pairs_bytes, polynomials, strips
+from hwsearch.hardware.strips import depthwise_streams, polynomials, strips
 from hwsearch.hardware.tiling import convolution_tiling, depthwise_stretches
 
 LINE_BYTES = 32
@@ -84,7 +84,8 @@ def scratch_bytes(op: Op, precision: Precision) -> int:
         bodies = (convolution_tiling(op), strips(op, runs_at), polynomials(op, runs_at))
         return max(body.scratch_bytes() for body in bodies if body)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
-        return max(depthwise_stretches(op).scratch_bytes(), depthwise_pairs_bytes(op))
+        cuts = (depthwise_stretches(op), depthwise_streams(op, runs_at))
+        return max(cut.scratch_bytes() for cut in cuts if cut)
     if op.kind is OpKind.LINEAR:
         return -(-op.reduction // 32) * 64 if precision.weight_bits == 1 else -(-op.reduction // 16) * 32
     return 0

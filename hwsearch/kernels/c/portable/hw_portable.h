@@ -22,6 +22,7 @@
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define HW_CORTEX_M
 #define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
 #elif defined(__ARM_ARCH_6M__)
 #define HW_CORTEX_M0
 #elif defined(__riscv)
