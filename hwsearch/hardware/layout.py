@@ -7,6 +7,7 @@ from dataclasses import replace
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.hardware.blocks import blocks
 from hwsearch.hardware.strips import depthwise_pairs_bytes, polynomials, strips
 from hwsearch.hardware.tiling import convolution_tiling, depthwise_stretches
 
@@ -53,7 +54,7 @@ def scratch_bytes(op: Op, precision: Precision) -> int:
     channels; linear operations expand their input.
     """
     if op.kind is OpKind.CONV2D:
-        bodies = (convolution_tiling(op), strips(op, precision), polynomials(op, precision))
+        bodies = (convolution_tiling(op), strips(op, precision), polynomials(op, precision), blocks(op, precision))
         return max(body.scratch_bytes() for body in bodies if body)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
         return max(depthwise_stretches(op).scratch_bytes(), depthwise_pairs_bytes(op))
