@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 
-MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, SHORT_RUN, STRETCH_BYTES = 3, 16, 16, 16384, 16, 16
+MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, SHORT_RUN, STRETCH_BYTES = 3, 16, 16, 16384, 8, 16
 FEWEST_PRODUCTS = 16
 """Fields that hold fewer products are not worth emptying."""
 
@@ -88,6 +88,6 @@ def blocks(op: Op, precision: Precision) -> Blocks:
 
 
 def _part(out_h: int, out_w: int, lanes: int) -> tuple[int, int]:
-    """Height and width of the parts that waste the fewest places; of equal ones the widest split."""
-    splits = [2**i for i in range(lanes.bit_length())]
+    """Height and width of the parts that waste the fewest places; of equal ones the widest."""
+    splits = [2**i for i in reversed(range(lanes.bit_length()))]
     return min(((-(-out_h // rows), -(-out_w // (lanes // rows))) for rows in splits), key=lambda part: part[0] * part[1])

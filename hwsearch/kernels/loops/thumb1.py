@@ -141,7 +141,7 @@ def finish(totals: str, narrow: bool) -> str:
     out = Listing()
     out(".syntax unified")
     enter(out, 2)
-    out("ldr r1, [r0, #40]", "str r1, [sp, #0]", "ldr r1, [r0, #44]", "str r1, [sp, #4]")
+    out("ldr r1, [r0, #40]", "str r1, [sp, #0]", "ldr r5, [r0, #44]", "str r5, [sp, #4]")
     out("ldr r1, [r0, #32]", "mov r12, r1", "ldr r1, [r0, #36]", "mov lr, r1")
     out(*(line for i, to in enumerate(HIGH[:4]) for line in (f"ldr r1, [r0, #{16 + 4 * i}]", f"mov {to}, r1")))
     out("ldr r7, [r0, #12]", "ldr r6, [r0, #8]", "ldr r1, [r0, #4]", "ldr r0, [r0, #0]")
@@ -157,7 +157,7 @@ def finish(totals: str, narrow: bool) -> str:
         out("adds r3, r3, r5", "adds r4, r4, r2", "lsrs r4, r4, #16", "adds r3, r3, r4")
     out("add r3, r11", "asrs r3, r7", "ldr r4, [sp, #0]", "cmp r3, r4", "bhi 3f")
     out("2:")
-    out("strb r3, [r6]", "add r6, lr", "ldr r5, [sp, #4]", "cmp r1, r5", "bne 1b")
+    out("strb r3, [r6]", "add r6, lr", *([] if narrow else ["ldr r5, [sp, #4]"]), "cmp r1, r5", "bne 1b")
     leave(out, 2)
     out("3:")
     out.note("below 0 or above the largest")
@@ -176,6 +176,6 @@ def multiply_header() -> Iterator[str]:
 
 def finish_header() -> Iterator[str]:
     yield call_struct("finish_call", FINISH_CALL)
-    yield finish("word", False)
-    yield finish("word", True)
-    yield finish("half", True)
+    for totals in ("word", "half"):
+        yield finish(totals, narrow=False)
+        yield finish(totals, narrow=True)

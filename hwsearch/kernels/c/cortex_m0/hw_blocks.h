@@ -13,7 +13,7 @@
 
 #ifdef HW_CORTEX_M0
 
-enum { MOST_LANES = 8, MOST_FILTERS = 3, MOST_COLUMNS = 16, MOST_ROWS = 16, BLOCK_BYTES = 16384, SHORT_RUN = 16 };
+enum { MOST_LANES = 8, MOST_FILTERS = 3, MOST_COLUMNS = 16, MOST_ROWS = 16, BLOCK_BYTES = 16384, SHORT_RUN = 8 };
 
 typedef struct blocks {
     int32_t in_h, in_w, out_h, out_w;
@@ -34,14 +34,14 @@ typedef struct blocks {
 
 HW_INLINE uint32_t ceil_div(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
 
-/* Parts that waste the fewest places; of equal ones the widest. */
+/* Parts that waste the fewest places; of equal ones the widest, whose rows are long. */
 HW_INLINE void deal(blocks *b)
 {
     uint32_t best = 0;
     for (uint32_t rows = 1; rows <= b->lanes; rows *= 2) {
         const uint32_t columns = b->lanes / rows;
         const uint32_t h = ceil_div((uint32_t)b->out_h, rows), w = ceil_div((uint32_t)b->out_w, columns);
-        if (best == 0 || h * w < best)
+        if (best == 0 || h * w <= best)
             best = h * w, b->row_parts = rows, b->column_parts = columns, b->part_h = (int32_t)h, b->part_w = (int32_t)w;
     }
 }
@@ -56,12 +56,12 @@ HW_INLINE uint32_t set_tile(blocks *b, const hw_op *op, int32_t rows, int32_t co
     return b->in_rows * (b->row_bytes + b->positions * b->lanes * 4) + (uint32_t)columns * b->lanes * MOST_FILTERS * 4;
 }
 
-HW_APART void make_blocks(blocks *b, const hw_op *op, uint32_t bits, uint32_t fields, uint32_t limit)
+HW_APART void make_blocks(blocks *b, const hw_op *op, uint32_t product, uint32_t fields, uint32_t limit)
 {
     *b = (blocks){.in_h = op->in_h, .in_w = op->in_w, .out_h = op->out_h, .out_w = op->out_w};
     b->fields = fields, b->lanes = 2 * fields, b->limit = limit, b->channels = op->in_c / op->groups;
     b->window = (uint32_t)op->kernel_h * op->kernel_w * b->channels;
-    b->reach = hw_reach(b->window, bits);
+    b->reach = b->window * product;
     b->gathered = op->kernel_w * b->channels < SHORT_RUN || (op->kernel_h <= op->stride_h && op->kernel_w <= op->stride_w);
     if (op->kernel_h * op->kernel_w == 1 && op->stride_h * op->stride_w == 1 && op->pad_h + op->pad_w == 0) {
         b->in_w = b->out_w = b->in_h * b->in_w;

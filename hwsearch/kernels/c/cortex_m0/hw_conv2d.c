@@ -39,33 +39,55 @@ HW_INLINE void plan_stretches(const blocks *b, uint32_t filters, uint32_t step_b
         }
 }
 
-/* Codes of one row of weights to every `step`th word, cut to their top `bits` bits. */
-HW_INLINE void expand_row(const uint8_t *row, uint32_t count, uint32_t stored, uint32_t bits, uint32_t *words, uint32_t step)
+/* Expand `filters` rows of dense codes, cut to their top `bits` bits, to words [code][filter]. */
+HW_INLINE void expand_rows(const uint8_t *row, uint32_t row_bytes, uint32_t filters, uint32_t count, uint32_t stored, uint32_t bits,
+                           uint32_t *words)
 {
-    const uint32_t mask = (1u << bits) - 1u;
+    const uint32_t mask = (1u << bits) - 1u, per_word = 32 / stored, drop = stored - bits;
     HW_ROLLED
-    for (; count >= 32 / stored; count -= 32 / stored, row += 4) {
-        const uint32_t codes = hw_load(row);
-        for (uint32_t i = 0; i < 32 / stored; i++, words += step)
-            *words = codes >> (i * stored + stored - bits) & mask;
+    for (;; count -= per_word, row += 4) {
+        uint32_t codes[MOST_FILTERS];
+        for (uint32_t f = 0; f < filters; f++)
+            codes[f] = hw_load(row + f * row_bytes) >> drop;
+        if (count < per_word) {
+            HW_ROLLED
+            for (; count; count--, words += filters)
+                for (uint32_t f = 0; f < filters; f++, codes[f - 1] >>= stored)
+                    words[f] = codes[f] & mask;
+            return;
+        }
+        for (uint32_t i = 0; i < per_word; i++, words += filters)
+            for (uint32_t f = 0; f < filters; f++)
+                words[f] = codes[f] >> i * stored & mask;
+        if (count == per_word)
+            return;
     }
-    uint32_t codes = count ? hw_load(row) >> (stored - bits) : 0;
-    HW_ROLLED
-    for (; count; count--, codes >>= stored, words += step)
-        *words = codes & mask;
 }
 
-HW_INLINE void expand(const hw_op *op, const blocks *b, uint32_t bits, uint32_t o, uint32_t filters)
+HW_INLINE void expand_filters(const hw_op *op, const blocks *b, uint32_t bits, uint32_t o, uint32_t filters, uint32_t stored)
 {
-    const uint32_t row_bytes = hw_row_bytes(b->window, op->stored_bits);
-    const uint8_t *row = op->weights + o * row_bytes;
-    for (uint32_t f = 0; f < filters; f++, row += row_bytes)
-        if (op->stored_bits == 8)
-            expand_row(row, b->window, 8, bits, b->weights + f, filters);
-        else if (op->stored_bits == 4 && bits <= 4)
-            expand_row(row, b->window, 4, bits, b->weights + f, filters);
-        else if (bits <= 2)
-            expand_row(row, b->window, 2, bits, b->weights + f, filters);
+    const uint32_t row_bytes = hw_row_bytes(b->window, stored);
+    expand_rows(op->weights + o * row_bytes, row_bytes, filters, b->window, stored, bits, b->weights);
+}
+
+HW_INLINE void expand_stored(const hw_op *op, const blocks *b, uint32_t bits, uint32_t o, uint32_t filters, uint32_t stored)
+{
+    if (filters == 3)
+        expand_filters(op, b, bits, o, 3, stored);
+    else if (filters == 2)
+        expand_filters(op, b, bits, o, 2, stored);
+    else
+        expand_filters(op, b, bits, o, 1, stored);
+}
+
+HW_APART void expand(const hw_op *op, const blocks *b, uint32_t bits, uint32_t o, uint32_t filters)
+{
+    if (op->stored_bits == 8)
+        expand_stored(op, b, bits, o, filters, 8);
+    else if (op->stored_bits == 4 && bits <= 4)
+        expand_stored(op, b, bits, o, filters, 4);
+    else if (bits <= 2)
+        expand_stored(op, b, bits, o, filters, 2);
 }
 
 HW_INLINE void multiply(uint32_t fields, uint32_t filters, const struct multiply_call *call)
@@ -84,7 +106,7 @@ HW_INLINE void finish_lane(const hw_op *op, uint32_t fields, const hw_parts *par
 {
     const uint16_t *const halves = (const uint16_t *)(const void *)totals;
     const uint32_t size = fields == 4 ? 2 : 4;
-    if (parts->way == HW_SLOW || (fields == 4 && parts->way == HW_WIDE)) {
+    if (parts->way == HW_SLOW) {
         for (uint32_t i = 0; i < count; i++, total += step, index += op->out_c)
             hw_finish(op, index, o, parts->bias + 2 * (fields == 4 ? (int32_t)halves[total] : totals[total]) - centres[i]);
         return;
@@ -104,7 +126,7 @@ HW_INLINE void finish_lane(const hw_op *op, uint32_t fields, const hw_parts *par
         .end = hw_address(centres + count),
     };
     if (fields == 4)
-        hw_finish_halfs_narrow(&call);
+        (parts->way == HW_NARROW ? hw_finish_halfs_narrow : hw_finish_halfs_wide)(&call);
     else if (parts->way == HW_NARROW)
         hw_finish_words_narrow(&call);
     else
@@ -160,10 +182,10 @@ HW_INLINE void convolve_tile(const hw_op *op, const blocks *b, uint32_t fields, 
     }
 }
 
-HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t fields, uint32_t limit)
+HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t product, uint32_t fields, uint32_t limit)
 {
     blocks b;
-    make_blocks(&b, op, bits, fields, limit);
+    make_blocks(&b, op, product, fields, limit);
     const uint32_t outputs = op->out_c / op->groups;
     for (uint32_t g = 0; g < op->groups; g++)
         for (int32_t y = 0; y < b.part_h; y += b.rows)
@@ -179,7 +201,7 @@ HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t fields, uint32_
 #define LIMIT(W, A) (PIXELS(W, A) == 4 ? 255u / PRODUCT(W, A) : PIXELS(W, A) == 2 ? 65535u / PRODUCT(W, A) : 1u << 20)
 #define HW_CONV2D(W, A) \
     void hw_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_conv2d_w##W##a##A(const hw_op *op) { convolve(op, W, PIXELS(W, A), LIMIT(W, A)); }
+    void hw_conv2d_w##W##a##A(const hw_op *op) { convolve(op, W, PRODUCT(W, A), PIXELS(W, A), LIMIT(W, A)); }
 
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
 HW_CONV2D(2, 2)
