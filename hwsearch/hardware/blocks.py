@@ -83,7 +83,7 @@ def blocks(op: Op, precision: Precision) -> Blocks:
     part_h, part_w = _part(out_h, out_w, 2 * fields)
     rows, columns = min(part_h, MOST_ROWS), min(part_w, MOST_COLUMNS)
     while rows * columns > 1 and tile(rows, columns).tile_bytes + 4 * tile(1, 1).window > BLOCK_BYTES:
-        rows, columns = ((rows + 1) // 2, columns) if rows > 1 else (rows, (columns + 1) // 2)
+        rows, columns = ((rows + 1) // 2, columns) if rows >= columns else (rows, (columns + 1) // 2)
     return tile(rows, columns)
 
 

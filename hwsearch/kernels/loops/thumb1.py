@@ -34,11 +34,14 @@ def step_bytes(filters: int) -> int:
 
 def enter(out: Listing, words: int) -> None:
     out("push {r4, r5, r6, r7, lr}", "mov r4, r8", "mov r5, r9", "mov r6, r10", "mov r7, r11", "push {r4, r5, r6, r7}")
-    out(f"sub sp, #{4 * words}")
+    if words:
+        out(f"sub sp, #{4 * words}")
 
 
 def leave(out: Listing, words: int) -> None:
-    out(f"add sp, #{4 * words}", "pop {r4, r5, r6, r7}", "mov r8, r4", "mov r9, r5", "mov r10, r6", "mov r11, r7")
+    if words:
+        out(f"add sp, #{4 * words}")
+    out("pop {r4, r5, r6, r7}", "mov r8, r4", "mov r9, r5", "mov r10, r6", "mov r11, r7")
     out("pop {r4, r5, r6, r7, pc}")
 
 
@@ -166,12 +169,37 @@ def finish(totals: str, narrow: bool) -> str:
     return out.function(name, f"Codes from {totals}s; {'two' if narrow else 'four'} products each.")
 
 
+EXPAND_CALL = ("words", "row0", "row1", "row2", "end", "unused_bits")
+
+
+def expand(stored_bits: int) -> str:
+    """Whole words of dense codes of three filters, each cut to its top 32 - `unused_bits` bits, to words [code][filter]."""
+    out = Listing()
+    out(".syntax unified")
+    enter(out, 0)
+    out("ldm r0!, {r1, r2, r3, r4, r5, r7}", "mov r0, r1", "mov r8, r2", "mov r9, r3", "mov r10, r4", "mov r12, r5")
+    out.label(1)
+    for i in range(3):
+        out(f"mov r4, {HIGH[i]}", f"ldm r4!, {{r{i + 1}}}", f"mov {HIGH[i]}, r4")
+    for bit in range(stored_bits, 33, stored_bits):
+        out(*(f"lsls r{i + 4}, r{i + 1}, #{32 - bit}" if bit < 32 else f"mov r{i + 4}, r{i + 1}" for i in range(3)))
+        out(*(f"lsrs r{i + 4}, r7" for i in range(3)), "stm r0!, {r4, r5, r6}")
+    out("cmp r0, r12", "beq 2f", "b 1b", "2:")
+    leave(out, 0)
+    return out.function(f"hw_expand_{stored_bits}", f"Rows of three filters, {stored_bits} bits a code.")
+
+
 def multiply_header() -> Iterator[str]:
     sizes = ", ".join(f"STEP_BYTES_{n} = {step_bytes(n)}" for n in range(1, MOST_FILTERS + 1))
     yield f"enum {{ STEP_UNROLL = {UNROLL}, STRETCH_WORDS = {len(STRETCH)}, {sizes} }};\n"
     yield "/* totals: [column][filter][lane] */"
     yield call_struct("multiply_call", CALL)
     yield from (multiply(filters, fields) for fields in (1, 2, 4) for filters in (1, 2, 3))
+
+
+def expand_header() -> Iterator[str]:
+    yield call_struct("expand_call", EXPAND_CALL)
+    yield from (expand(bits) for bits in (1, 2, 4, 8))
 
 
 def finish_header() -> Iterator[str]:

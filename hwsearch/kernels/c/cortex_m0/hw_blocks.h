@@ -74,7 +74,7 @@ HW_APART void make_blocks(blocks *b, const hw_op *op, uint32_t product, uint32_t
     int32_t rows = hw_smaller(b->part_h, MOST_ROWS), columns = hw_smaller(b->part_w, MOST_COLUMNS);
     uint32_t bytes = set_tile(b, op, rows, columns);
     while (rows * columns > 1 && bytes + 4 * b->window > BLOCK_BYTES) {
-        if (rows > 1)
+        if (rows >= columns)
             rows = (rows + 1) / 2;
         else
             columns = (columns + 1) / 2;

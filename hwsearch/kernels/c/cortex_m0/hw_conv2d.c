@@ -15,6 +15,7 @@
 
 #ifdef HW_CORTEX_M0
 #include "hw_blocks.h"
+#include "hw_expand_loops.h"
 #include "hw_finish_loops.h"
 
 enum { ON, EMPTY, LAST }; /* after a stretch: go on, empty the fields, the column ends */
@@ -39,55 +40,41 @@ HW_INLINE void plan_stretches(const blocks *b, uint32_t filters, uint32_t step_b
         }
 }
 
-/* Expand `filters` rows of dense codes, cut to their top `bits` bits, to words [code][filter]. */
-HW_INLINE void expand_rows(const uint8_t *row, uint32_t row_bytes, uint32_t filters, uint32_t count, uint32_t stored, uint32_t bits,
-                           uint32_t *words)
+/* Whole words of dense codes of three rows. */
+HW_INLINE void expand_words(const uint8_t *row, uint32_t row_bytes, uint32_t count, uint32_t stored, uint32_t bits, uint32_t *words)
 {
-    const uint32_t mask = (1u << bits) - 1u, per_word = 32 / stored, drop = stored - bits;
-    HW_ROLLED
-    for (;; count -= per_word, row += 4) {
-        uint32_t codes[MOST_FILTERS];
-        for (uint32_t f = 0; f < filters; f++)
-            codes[f] = hw_load(row + f * row_bytes) >> drop;
-        if (count < per_word) {
-            HW_ROLLED
-            for (; count; count--, words += filters)
-                for (uint32_t f = 0; f < filters; f++, codes[f - 1] >>= stored)
-                    words[f] = codes[f] & mask;
-            return;
-        }
-        for (uint32_t i = 0; i < per_word; i++, words += filters)
-            for (uint32_t f = 0; f < filters; f++)
-                words[f] = codes[f] >> i * stored & mask;
-        if (count == per_word)
-            return;
-    }
+    const struct expand_call call = {
+        .words = hw_address(words),
+        .row0 = hw_address(row),
+        .row1 = hw_address(row + row_bytes),
+        .row2 = hw_address(row + 2 * row_bytes),
+        .end = hw_address(words + 3 * count),
+        .unused_bits = 32 - bits,
+    };
+    (stored == 8 ? hw_expand_8 : stored == 4 ? hw_expand_4 : hw_expand_2)(&call);
 }
 
-HW_INLINE void expand_filters(const hw_op *op, const blocks *b, uint32_t bits, uint32_t o, uint32_t filters, uint32_t stored)
+/* Codes of one row, cut to their top `bits` bits, to every `step`th word. */
+HW_APART void expand_row(const uint8_t *row, uint32_t from, uint32_t to, uint32_t stored, uint32_t bits, uint32_t *words, uint32_t step)
 {
-    const uint32_t row_bytes = hw_row_bytes(b->window, stored);
-    expand_rows(op->weights + o * row_bytes, row_bytes, filters, b->window, stored, bits, b->weights);
+    const uint32_t mask = (1u << bits) - 1u, drop = stored - bits;
+    words += from * step;
+    for (uint32_t bit = from * stored; from < to; from++, bit += stored, words += step)
+        *words = row[bit >> 3] >> (bit & 7) >> drop & mask;
 }
 
-HW_INLINE void expand_stored(const hw_op *op, const blocks *b, uint32_t bits, uint32_t o, uint32_t filters, uint32_t stored)
-{
-    if (filters == 3)
-        expand_filters(op, b, bits, o, 3, stored);
-    else if (filters == 2)
-        expand_filters(op, b, bits, o, 2, stored);
-    else
-        expand_filters(op, b, bits, o, 1, stored);
-}
-
+/* Expand `filters` rows to words [code][filter]. */
 HW_APART void expand(const hw_op *op, const blocks *b, uint32_t bits, uint32_t o, uint32_t filters)
 {
-    if (op->stored_bits == 8)
-        expand_stored(op, b, bits, o, filters, 8);
-    else if (op->stored_bits == 4 && bits <= 4)
-        expand_stored(op, b, bits, o, filters, 4);
-    else if (bits <= 2)
-        expand_stored(op, b, bits, o, filters, 2);
+    const uint32_t stored = op->stored_bits, row_bytes = hw_row_bytes(b->window, stored);
+    const uint8_t *row = op->weights + o * row_bytes;
+    uint32_t whole = 0;
+    if (filters == 3)
+        whole = stored == 8 ? b->window & ~3u : stored == 4 ? b->window & ~7u : b->window & ~15u;
+    if (whole)
+        expand_words(row, row_bytes, whole, stored, bits, b->weights);
+    for (uint32_t f = 0; f < filters; f++, row += row_bytes)
+        expand_row(row, whole, b->window, stored, bits, b->weights + f, filters);
 }
 
 HW_INLINE void multiply(uint32_t fields, uint32_t filters, const struct multiply_call *call)
