@@ -189,7 +189,7 @@ def _price(final: FinalModel, profile: HardwareProfile) -> PriceRecord:
     dearest = max(range(len(final.paths)), key=lambda index: final.paths[index].latency_us)
     prices = CostModel(model.network, profile).breakdown(
         model.menu.entries[dearest].assignment,
-        stored_bits=model.menu.stored_bits(model.network),
+        stored_bits=model.menu.read_bits(model.network)[dearest],
         exits=model.menu.exits_passed(dearest),
     )
     return PriceRecord(

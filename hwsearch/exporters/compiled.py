@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hwsearch.exporters.c_package import package_includes, package_sources
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import ProfileHeader
-from hwsearch.kernels.emulator import CortexM
+from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.execute import Execution
 from hwsearch.kernels.integer_network import Codes
 from hwsearch.kernels.targets import flash_timing
@@ -71,7 +71,7 @@ class EmulatedPackage:
                 includes=package_includes(folder),
                 keep=ENTRY_POINTS,
             )
-            self._core = CortexM(elf, core=timing, flash=flash_timing(header.memory))
+            self._core = EmulatedCore(elf, core=timing, flash=flash_timing(header.memory))
         self._input = self._core.reserve(int(np.prod(network.input_shape)))
         self._logits = self._core.reserve(4 * self._classes)
 

@@ -99,7 +99,7 @@ def _step(model: IntegerModel, index: int, op: Op, plan: MemoryPlan) -> Step:
         precision=precision,
         kernel=kernel(op, precision),
         constants=entry_constants(model, index)[op.name],
-        stored=model.stored.get(op.name),
+        stored=model.read(index, op),
         inputs=tuple(None if name == INPUT else plan.offsets[name] for name in op.inputs),
         output=plan.offsets[op.name],
         scratch=plan.offsets.get(f"{op.name}:scratch"),

@@ -36,11 +36,13 @@ class MenuEntry:
 class Menu:
     """Entries from the cheapest to the most expensive, and the kind of policy that picks among them.
 
-    With `exit`, all entries share one assignment and follow the network's exits in order.
+    With `exit`, all entries share one assignment and follow the network's exits in order. `copies` are operations and weight
+    widths whose codes are stored a second time, densely, beside the nested ones; they change flash and time, never a result.
     """
 
     kind: PolicyKind
     entries: tuple[MenuEntry, ...]
+    copies: frozenset[tuple[str, int]] = frozenset()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.entries) <= MAX_ENTRIES:
@@ -84,6 +86,17 @@ class Menu:
                 if op.has_weights:
                     bits[op.name] = max(bits.get(op.name, 0), entry.assignment[op.name].weight_bits)
         return bits
+
+    def read_bits(self, network: Network) -> tuple[dict[str, int], ...]:
+        """For each entry the width at which the weights it reads are stored: its own where there is a copy, else the nested."""
+        nested = self.stored_bits(network)
+        return tuple(
+            {
+                name: own if (name, own := entry.assignment[name].weight_bits) in self.copies else bits
+                for name, bits in nested.items()
+            }
+            for entry in self.entries
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

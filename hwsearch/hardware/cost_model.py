@@ -13,7 +13,7 @@ from hwsearch.errors import ProfileError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind
-from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.interpolation import MIN_ROWS, REACH, ShapeRegression, body_of, group_of, is_enough
@@ -89,13 +89,15 @@ class CostModel:
     def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
         """Price of `op` at `precision`, its weights stored at `stored_bits` (0 without weights).
 
-        From the row of that very shape, else interpolated along shape; raises ProfileError where neither is possible.
+        From the row of that very shape at the precision of the kernel that runs it, else interpolated along shape; raises
+        ProfileError where neither is possible.
         """
         key = (op, precision, stored_bits)
         if key not in self._prices:
-            row_key = RowKey.of(op, precision, stored_bits)
+            row_key = RowKey.of(op, kernel_precision(precision), stored_bits)
             row = self._rows.get(row_key)
-            self._prices[key] = self._called(self._interpolate(op, row_key) if row is None else self._read(op, row))
+            found = self._interpolate(op, row_key) if row is None else self._read(op, row)
+            self._prices[key] = replace(self._called(found), precision=precision)
         return self._prices[key]
 
     def _called(self, price: OpPrice) -> OpPrice:
@@ -206,10 +208,9 @@ class CostModel:
         """
         if (menu.kind is PolicyKind.GATE) != (gate_network is not None):
             raise ValueError(f"a gate network must be given for a gate menu and for no other, but the menu is {menu.kind}")
-        stored = menu.stored_bits(self.network)
         own = [
-            self._prices_of(segment, entry.assignment, stored)
-            for segment, entry in zip(menu.segments(self.network), menu.entries, strict=True)
+            self._prices_of(segment, entry.assignment, read)
+            for segment, entry, read in zip(menu.segments(self.network), menu.entries, menu.read_bits(self.network), strict=True)
         ]
         decisions = self._decision_prices(menu)
         if menu.kind in (PolicyKind.STATIC, PolicyKind.GATE):
@@ -233,12 +234,22 @@ class CostModel:
         return self.network.output_of(entry.exit).out_channels
 
     def _menu_flash(self, menu: Menu, inferences: Iterable[Iterable[OpPrice]], gate: Network | None) -> int:
-        """Nested weights and kernels once, constants and program once per entry that runs them."""
+        """Nested weights, their copies and kernels once, constants and program once per entry that runs them."""
         prices = [price for inference in inferences for price in inference]
-        weights = {price.op: price for price in prices}
+        weights = sum(self._stored_bytes(menu).values()) + _weight_bytes(self._gate_prices(gate))
         steps = sum(_step_bytes(segment) for segment in menu.segments(self.network))
         steps += _step_bytes(gate.ops) if gate else 0
-        return _weight_bytes(weights.values()) + steps + _code_bytes(prices) + self.runtime_bytes
+        return weights + steps + _code_bytes(prices) + self.runtime_bytes
+
+    def _stored_bytes(self, menu: Menu) -> dict[tuple[str, int], int]:
+        """Bytes of the weights by operation and width at which they are stored."""
+        entries = zip(menu.segments(self.network), menu.entries, menu.read_bits(self.network), strict=True)
+        return {
+            (op.name, read[op.name]): self.op_price(op, entry.assignment[op.name], read[op.name]).weight_bytes
+            for segment, entry, read in entries
+            for op in segment
+            if op.has_weights
+        }
 
     def _menu_ram(self, menu: Menu, gate: Network | None) -> int:
         runs = menu.runs(self.network)

@@ -156,7 +156,7 @@ def _in_strips(key: RowKey) -> Floats:
     outputs, taps = key.out_shape[0] // key.groups, math.prod(cut.kernel)
     blocks = key.groups * math.ceil(outputs / pack.filters)
     positions = key.groups * cut.tiles * cut.in_rows * cut.positions
-    bytewise, spread = cut.given % LANES != 0, cut.given != cut.channels
+    bytewise, spread = cut.given % LANES != 0, cut.is_spread
     calls = positions * (taps if cut.gathered and not bytewise else 1)
     words = calls * (cut.window if cut.gathered and bytewise else cut.channels)
     summed = key.groups * cut.tiles * cut.rows * cut.part
@@ -171,7 +171,7 @@ def _in_strips(key: RowKey) -> Floats:
             key.groups * cut.tiles, *packing_turns, positions * cut.kernel[0] * ways[0], summed,
             summed * (1 if cut.gathered else taps), cut.tiles * blocks, cut.tiles * blocks * cut.window,
             cut.tiles * blocks * cut.window * spread, blocks * cut.out_h, pixels * quick, pixels * (not quick), stretches,
-            pixels * cut.window, elements * quick, elements * (not quick),
+            pixels * cut.runs * cut.run, elements * quick, elements * (not quick),
         ],
         dtype=np.float64,
     )  # fmt: skip

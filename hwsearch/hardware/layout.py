@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
-from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
 from hwsearch.hardware.blocks import blocks
 from hwsearch.hardware.strips import depthwise_pairs_bytes, polynomials, strips
 from hwsearch.hardware.tiling import convolution_tiling, depthwise_stretches
@@ -53,11 +53,12 @@ def scratch_bytes(op: Op, precision: Precision) -> int:
     Convolutions pack tiles of their input; depthwise ones expand their weights, copy and sum a few rows of four
     channels; linear operations expand their input.
     """
+    runs_at = kernel_precision(precision)
     if op.kind is OpKind.CONV2D:
-        bodies = (convolution_tiling(op), strips(op, precision), polynomials(op, precision), blocks(op, precision))
+        bodies = (convolution_tiling(op), strips(op, runs_at), polynomials(op, runs_at), blocks(op, runs_at))
         return max(body.scratch_bytes() for body in bodies if body)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
         return max(depthwise_stretches(op).scratch_bytes(), depthwise_pairs_bytes(op))
     if op.kind is OpKind.LINEAR:
-        return -(-op.reduction // 16) * 32
+        return -(-op.reduction // 32) * 64 if precision.weight_bits == 1 else -(-op.reduction // 16) * 32
     return 0

@@ -1,4 +1,4 @@
-"""Counts of what an emulated Cortex-M executes: a native unicorn hook where a host compiler exists, else the same in Python.
+"""Counts of what an emulated core executes: a native unicorn hook where a host compiler exists, else the same in Python.
 
 Both fill the same structure, so that a table does not depend on which one counted; the native one is some twenty times faster.
 """
@@ -209,7 +209,8 @@ def _clear_it_state(engine: Any, status_register: int) -> None:
 
 
 def _count_access(engine: Any, state: Counts, start: int, size: int) -> None:
-    _clear_it_state(engine, state.status_register)
+    if state.status_register:
+        _clear_it_state(engine, state.status_register)
     state.unaligned += start % size != 0
     if 0 <= start - state.flash_start < state.flash_bytes and state.data.n_lines:
         state.data.misses += not _touch(state.data, start // state.data.line_bytes)

@@ -9,7 +9,7 @@ goes through the shifter is needed one cycle earlier. A branch target starts a c
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hwsearch.kernels.thumb import Instruction, Kind
+from hwsearch.kernels.instructions import Instruction, Kind
 
 _WIDTH = 2
 _LATENCY = {Kind.LOAD: 2, Kind.MULTIPLY: 2}

@@ -1,11 +1,10 @@
-"""An emulated Cortex-M: runs functions of a linked image and says what they would cost on a board.
+"""An emulated core: runs functions of a linked image and says what they would cost on a board.
 
 Values come from unicorn's instruction-set emulation, cycles from block counts under the model of `timing.py`. Memory is
 the board's, so that code which does not fit or strays outside faults here as it would there.
 """
 
 import ctypes
-import struct
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +15,14 @@ from numpy.typing import NDArray
 
 from hwsearch.errors import HwsearchError, ToolchainError
 from hwsearch.kernels.block_counts import BlockCounts, Hooks, PythonHooks, Window, native_hooks
-from hwsearch.kernels.image import Image, missing_library
-from hwsearch.kernels.thumb import decoder
+from hwsearch.kernels.image import Image
 from hwsearch.kernels.timing import CORTEX_M4, STM32L4PLUS_120MHZ, CodeCosts, CoreTiming, FlashTiming
 from hwsearch.kernels.toolchain import FLASH_BYTES, FLASH_START, RAM_BYTES, RAM_START
 
 STACK_BYTES = 8 * 1024
 _RETURN = 0x0BFF_FFF0
 _PAGE = 4096
-_MODELS = {
-    "cortex-m4": "UC_CPU_ARM_CORTEX_M4",
-    "cortex-m33": "UC_CPU_ARM_CORTEX_M33",
-    "cortex-m7": "UC_CPU_ARM_CORTEX_M7",
-    "cortex-m0plus": "UC_CPU_ARM_CORTEX_M0",  # the same instructions
-}
-"""Unicorn's models of the cores; the memory map is one for all, that of the largest board."""
+"""The memory map is one for all cores, that of the largest board."""
 
 
 class EmulatorError(HwsearchError):
@@ -51,7 +43,7 @@ class Run:
         return self.core_cycles + self.flash_cycles
 
 
-class CortexM:
+class EmulatedCore:
     """One core, of the kind that `core` times, with flash and RAM.
 
     `native=False` counts blocks in Python even where a host compiler exists.
@@ -68,7 +60,7 @@ class CortexM:
     ) -> None:
         self.image = Image.read(elf)
         self.symbols = self.image.symbols
-        self.core, self.flash = core, flash
+        self.core, self.flash, self._architecture = core, flash, core.architecture
         self.last = Run(core_cycles=0, flash_cycles=0, instructions=0, unaligned=0)
         start, size = self.image.code
         self._counts = BlockCounts(
@@ -97,17 +89,13 @@ class CortexM:
         return self._hooks.native
 
     def _start_engine(self) -> Any:
-        try:
-            import unicorn
-            from unicorn import arm_const
-        except ImportError as missing:
-            raise missing_library("unicorn") from missing
-        engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
-        engine.ctl_set_cpu_model(getattr(arm_const, _MODELS[self.core.processor]))
+        engine = self._architecture.open(self.core.model)
+        import unicorn
+
         engine.mem_map(FLASH_START, FLASH_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
         engine.mem_map(RAM_START, RAM_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE)
         engine.mem_map(_RETURN & -_PAGE, _PAGE, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
-        engine.mem_write(_RETURN, b"\xfe\xe7")  # a branch to itself, never executed
+        engine.mem_write(_RETURN, self._architecture.endless)  # never executed
         for address, data in self.image.segments:
             engine.mem_write(address, data)
         return engine
@@ -131,11 +119,10 @@ class CortexM:
 
     def _give_registers(self) -> None:
         """Let the hooks read and write the status register (see hw_block_hook.c)."""
-        from unicorn.arm_const import UC_ARM_REG_CPSR
         from unicorn.unicorn_py3.unicorn import uclib
 
         state = self._counts.state
-        state.status_register = UC_ARM_REG_CPSR
+        state.status_register = self._architecture.register(self._architecture.status)
         state.read_register = ctypes.cast(uclib.uc_reg_read, ctypes.c_void_p).value
         state.write_register = ctypes.cast(uclib.uc_reg_write, ctypes.c_void_p).value
 
@@ -193,7 +180,7 @@ class CortexM:
         return bytes(self._engine.mem_read(address, n_bytes))
 
     def call(self, symbol: str, *arguments: int) -> int:
-        """Call a function with 32-bit arguments; returns r0. `last` and `cycles` then say what it cost.
+        """Call a function with arguments of a pointer's size; returns its result. `last` and `cycles` then say what it cost.
 
         Raises:
             EmulatorError: the code left the board's memory or met an invalid instruction.
@@ -205,30 +192,27 @@ class CortexM:
         self._execute(symbol)
         self._counts.finish()
         self.last = self._price()
-        from unicorn.arm_const import UC_ARM_REG_R0
-
-        return int(self._engine.reg_read(UC_ARM_REG_R0))
+        return int(self._engine.reg_read(self._architecture.register(self._architecture.arguments[0])))
 
     def _pass(self, arguments: tuple[int, ...]) -> None:
-        """Arm's procedure call standard: four arguments in registers, the rest on an 8-byte aligned stack."""
-        from unicorn import arm_const
-
-        spilled = [value & 0xFFFF_FFFF for value in arguments[4:]]
-        stack = (RAM_START + RAM_BYTES - 64 - 4 * len(spilled)) & -8
-        self.write(stack, struct.pack(f"<{len(spilled)}I", *spilled))
-        for index, value in enumerate(arguments[:4]):
-            self._engine.reg_write(arm_const.UC_ARM_REG_R0 + index, value & 0xFFFF_FFFF)
-        self._engine.reg_write(arm_const.UC_ARM_REG_SP, stack)
-        self._engine.reg_write(arm_const.UC_ARM_REG_LR, _RETURN | 1)
+        """The first arguments in registers, the rest on an aligned stack."""
+        convention, registers = self._architecture, len(self._architecture.arguments)
+        word, mask = convention.pointer_bits // 8, (1 << convention.pointer_bits) - 1
+        spilled = b"".join((value & mask).to_bytes(word, "little") for value in arguments[registers:])
+        stack = (RAM_START + RAM_BYTES - 64 - len(spilled)) & -convention.stack_alignment
+        self.write(stack, spilled)
+        for name, value in zip(convention.arguments, arguments, strict=False):
+            self._engine.reg_write(convention.register(name), value & mask)
+        self._engine.reg_write(convention.register(convention.stack), stack)
+        self._engine.reg_write(convention.register(convention.return_address), _RETURN | convention.function_bit)
 
     def _execute(self, symbol: str) -> None:
         from unicorn import UcError
-        from unicorn.arm_const import UC_ARM_REG_PC
 
         try:
-            self._engine.emu_start(self.symbols[symbol] | 1, _RETURN)
+            self._engine.emu_start(self.symbols[symbol] | self._architecture.function_bit, _RETURN)
         except UcError as fault:
-            at = int(self._engine.reg_read(UC_ARM_REG_PC))
+            at = int(self._engine.reg_read(self._architecture.register(self._architecture.counter)))
             raise EmulatorError(
                 f"{symbol} must stay within the board's memory, but faulted at {at:#x} in {self._function_at(at)}: {fault}; "
                 "check its pointers and sizes."
@@ -285,4 +269,4 @@ class CortexM:
             self._decoded.add(int(start))
             begin = addresses[start]
             end = addresses[start + 1] if start + 1 < len(addresses) else code_start + code_bytes
-            self._costs.add(decoder().decode(self.read(begin, end - begin), begin), code_start, self.core)
+            self._costs.add(self._architecture.decode(self.read(begin, end - begin), begin), code_start, self.core)

@@ -1,8 +1,10 @@
 """Which shapes are measured: every operation of the reference networks, their exit heads and gates, and shapes between.
 
-Reference networks get exact rows at every precision; the other shapes exist so that a regression along shape, within one
-operation, kernel and stride, has enough to hold on to. `shapes.csv` lists the networks' operations, since this room knows no
-torch; `benchmarks/reference_shapes.py` writes it.
+Reference networks get exact rows at every precision that has a kernel, with weights stored at their own and every wider
+width; the other shapes exist so that a regression along shape, within one operation, kernel and stride, has enough to hold on
+to. Odd widths, weights of 1 or 3 bits or stored so, are choices of few: every fourth of the other shapes has them, enough to
+price any nested menu of any network, more roughly. `shapes.csv` lists the networks' operations, since this room knows no torch;
+`benchmarks/reference_shapes.py` writes it.
 """
 
 import csv
@@ -14,9 +16,9 @@ from pathlib import Path
 
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind, Shape, parse_shape
-from hwsearch.graph.precision import Precision
+from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
 from hwsearch.hardware.profile import RowKey
-from hwsearch.kernels.catalogue import ALL_PRECISIONS, WIDTHS, supported
+from hwsearch.kernels.catalogue import supported
 
 SHAPES_FILE = Path(__file__).parent / "shapes.csv"
 W8A8 = Precision(8, 8)
@@ -98,10 +100,7 @@ def _pair(text: str) -> tuple[int, int]:
 
 def default_grid() -> tuple[Work, ...]:
     """Every row of a complete table, each key once, in a fixed order."""
-    networks = reference_ops()
-    ops = [op for network in networks.values() for op in network]
-    fixed = [op for network in networks.values() for op in (*_exit_heads(network), *_gates(network))]
-    return _unique([*_works(ops), *_works(_between()), *_works_at(fixed, W8A8)])
+    return _grid(_between())
 
 
 def thin_grid() -> tuple[Work, ...]:
@@ -109,20 +108,30 @@ def thin_grid() -> tuple[Work, ...]:
 
     Reference networks, exit heads and gates are complete.
     """
+    return _grid(_thinned(_between(), 2))
+
+
+def _grid(between: Iterable[Op]) -> tuple[Work, ...]:
     networks = reference_ops()
     ops = [op for network in networks.values() for op in network]
     fixed = [op for network in networks.values() for op in (*_exit_heads(network), *_gates(network))]
-    return _unique([*_works(ops), *_works(_thinned(_between())), *_works_at(fixed, W8A8)])
+    common = (work for work in _works(between) if not _is_odd(work))
+    odd = (work for work in _works(_thinned(_between(), 4)) if _is_odd(work))
+    return _unique([*_works(ops), *common, *odd, *_works_at(fixed, W8A8)])
 
 
-def _thinned(ops: Iterable[Op]) -> Iterator[Op]:
-    """Of each operation, kernel and stride: every second by work, with the smallest and the largest."""
+def _is_odd(work: Work) -> bool:
+    return work.precision.weight_bits % 2 == 1 or work.stored_bits % 2 == 1
+
+
+def _thinned(ops: Iterable[Op], step: int) -> Iterator[Op]:
+    """Of each operation, kernel and stride: every `step`-th by work, with the smallest and the largest."""
     groups: dict[tuple[OpKind, tuple[int, int], tuple[int, int]], list[Op]] = {}
     for op in ops:
         groups.setdefault((op.kind, op.kernel, op.stride), []).append(op)
     for group in groups.values():
         ordered = sorted(group, key=lambda op: (op.macs, prod(op.in_shape), prod(op.out_shape)))
-        yield from {id(op): op for op in (*ordered[::2], ordered[-1])}.values()
+        yield from {id(op): op for op in (*ordered[::step], ordered[-1])}.values()
 
 
 def network_grid(networks: Sequence[Network]) -> tuple[Work, ...]:
@@ -135,15 +144,15 @@ def _unique(works: Iterable[Work]) -> tuple[Work, ...]:
 
 
 def _works(ops: Iterable[Op]) -> Iterator[Work]:
-    """All precisions of each operation, weights stored at their own and every wider width."""
+    """All precisions that have a kernel of each operation, weights stored at their own and every wider width."""
     for op in ops:
         if op.has_weights:
-            for precision in ALL_PRECISIONS:
-                if supported(op, precision):
-                    yield from (Work(op=op, precision=precision, stored_bits=b) for b in WIDTHS if b >= precision.weight_bits)
+            for precision in KERNEL_PRECISIONS:
+                stored = [bits for bits in WEIGHT_WIDTHS if bits >= precision.weight_bits] if supported(op, precision) else []
+                yield from (Work(op=op, precision=precision, stored_bits=bits) for bits in stored)
         else:
-            widths = (8,) if op.kind is OpKind.ARGMAX else WIDTHS
-            yield from (Work(op=op, precision=Precision(0, bits), stored_bits=0) for bits in widths)
+            precisions = (Precision(0, 8),) if op.kind is OpKind.ARGMAX else WEIGHTLESS_PRECISIONS
+            yield from (Work(op=op, precision=precision, stored_bits=0) for precision in precisions)
 
 
 def _works_at(ops: Iterable[Op], precision: Precision) -> Iterator[Work]:

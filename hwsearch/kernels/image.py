@@ -1,4 +1,4 @@
-"""Linked Cortex-M images: what an ELF file holds, by name and by size."""
+"""Linked images: what an ELF file holds, by name and by size."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -13,9 +13,9 @@ from hwsearch.kernels.toolchain import RAM_START
 class Image:
     """What a linked file says about itself.
 
-    `segments`: address and content of what must be loaded; `symbols`, `sizes`: address (lowest bit set for functions) and bytes
-    by name; `code`: address and bytes of the code section; `code_marks`: sorted addresses at which code (True) or
-    data (False) begins in it; `flash_bytes`: code, constants and initial values; `ram_bytes`: variables.
+    `segments`: address and content of what must be loaded; `symbols`, `sizes`: address (lowest bit set for functions in
+    Thumb) and bytes by name; `code`: address and bytes of the code section; `code_marks`: sorted addresses at which code (True)
+    or data (False) begins in it; `flash_bytes`: code, constants and initial values; `ram_bytes`: variables.
     """
 
     segments: tuple[tuple[int, bytes], ...]
@@ -45,12 +45,16 @@ class Image:
             return _read(elf, text, table)
 
 
+_MARKS = {"$t": True, "$x": True, "$d": False}
+"""Mapping symbols: Thumb, other instruction sets, data. Without any, all of the section is code."""
+
+
 def _read(elf: Any, text: Any, table: Any) -> Image:
     loaded = [segment for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
     named = [symbol for symbol in table.iter_symbols() if symbol.name]
     plain = [symbol for symbol in named if not symbol.name.startswith("$")]
     first, size = text["sh_addr"], text["sh_size"]
-    marks = {symbol["st_value"]: symbol.name.startswith("$t") for symbol in named if symbol.name[:2] in ("$t", "$d")}
+    marks = {symbol["st_value"]: _MARKS[symbol.name[:2]] for symbol in named if symbol.name[:2] in _MARKS} or {first: True}
     return Image(
         segments=tuple((segment["p_vaddr"], segment.data()) for segment in loaded if segment["p_filesz"]),
         symbols={symbol.name: symbol["st_value"] for symbol in plain},

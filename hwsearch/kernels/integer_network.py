@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from hwsearch.graph.menu import Menu
 from hwsearch.graph.network import Network
+from hwsearch.graph.op import Op
 
 Int32 = NDArray[np.int32]
 Codes = NDArray[np.uint8]
@@ -66,8 +67,8 @@ class IntegerEntry:
 class IntegerModel:
     """A complete dynamic model in integers.
 
-    `stored` holds the weights once; `entries[k]` belongs to `menu.entries[k]`. Input images are uint8 codes
-    `[N, height, width, channels]` with real value `input_step * (code - input_zero)`.
+    `stored` holds the weights once, whatever copies the menu has (see `read`); `entries[k]` belongs to `menu.entries[k]`. Input
+    images are uint8 codes `[N, height, width, channels]` with real value `input_step * (code - input_zero)`.
 
     How an entry is chosen, by `menu.kind`:
     `static`: entry 0. `gate`: `gate` (a static IntegerModel on the same input whose output classes are the entries)
@@ -84,3 +85,10 @@ class IntegerModel:
     input_zero: int
     thresholds: tuple[int, ...] = ()
     gate: "IntegerModel | None" = None
+
+    def read(self, index: int, op: Op) -> StoredWeights | None:
+        """The weights that entry `index` reads for an operation: its own copy where the menu has one, else the nested codes."""
+        nested, bits = self.stored.get(op.name), self.menu.entries[index].assignment[op.name].weight_bits
+        if nested is None or (op.name, bits) not in self.menu.copies:
+            return nested
+        return StoredWeights(codes=nested.codes >> np.uint8(nested.bits - bits), bits=bits)

@@ -87,6 +87,7 @@ def _model_to_record(model: IntegerModel, prefix: str, arrays: Arrays) -> Record
         "menu": {
             "kind": str(model.menu.kind),
             "entries": [{"assignment": entry.assignment.key, "exit": entry.exit} for entry in model.menu.entries],
+            "copies": sorted(model.menu.copies),
         },
         "stored_bits": {name: stored.bits for name, stored in model.stored.items()},
         "entries": [_entry_to_record(entry, f"{prefix}entry{index}", arrays) for index, entry in enumerate(model.entries)],
@@ -129,7 +130,8 @@ def _menu_from_record(record: Record) -> Menu:
     entries = (
         MenuEntry(assignment=BitAssignment.from_key(entry["assignment"]), exit=entry["exit"]) for entry in record["entries"]
     )
-    return Menu(kind=PolicyKind(record["kind"]), entries=tuple(entries))
+    copies = frozenset((name, bits) for name, bits in record.get("copies", ()))  # none in files of earlier versions
+    return Menu(kind=PolicyKind(record["kind"]), entries=tuple(entries), copies=copies)
 
 
 def _entry_from_record(record: Record, prefix: str, arrays: Arrays) -> IntegerEntry:

@@ -1,4 +1,4 @@
-"""Where kernels are timed: an emulated Cortex-M under a cycle model, this computer or another (`remote.py`) under its clock.
+"""Where kernels are timed: an emulated core under a cycle model, this computer or another (`remote.py`) under its clock.
 
 Every kernel is built alone, as a package that uses nothing else would build it; the code measured is the code that ships.
 """
@@ -21,7 +21,7 @@ from hwsearch.hardware.header import Device, Memory
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.kernels.emulator import CortexM
+from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.image import code_bytes
 from hwsearch.kernels.timing import CORTEX_M4, CoreTiming, FlashTiming, core_timing
 from hwsearch.kernels.toolchain import HOST, Compiler, build_elf, build_shared, find_compiler, in_cache
@@ -115,7 +115,9 @@ def record(case: Case, pointer_bits: int, constant: Place, variable: Place, outp
 
 
 @cache
-def _build_core(compiler: Compiler, timing: CoreTiming, flash: FlashTiming, watch_alignment: bool, function: Kernel) -> CortexM:
+def _build_core(
+    compiler: Compiler, timing: CoreTiming, flash: FlashTiming, watch_alignment: bool, function: Kernel
+) -> EmulatedCore:
     with tempfile.TemporaryDirectory() as folder:
         elf = build_elf(
             [C_FOLDER / source for source in function.sources],
@@ -125,12 +127,12 @@ def _build_core(compiler: Compiler, timing: CoreTiming, flash: FlashTiming, watc
             macros=["HW_SELECTED"],
             keep=[function.symbol],
         )
-        return CortexM(elf, core=timing, flash=flash, watch_alignment=watch_alignment)
+        return EmulatedCore(elf, core=timing, flash=flash, watch_alignment=watch_alignment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorTarget:
-    """A Cortex-M in unicorn. Weights, constants and the call's record lie in flash, activations and scratch in RAM."""
+    """A core in unicorn. Weights, constants and the call's record lie in flash, activations and scratch in RAM."""
 
     name: ClassVar[str] = EMULATOR
     unit: ClassVar[str] = "cycles"
@@ -142,7 +144,7 @@ class EmulatorTarget:
     timing: CoreTiming = CORTEX_M4
     watch_alignment: bool = False
 
-    def core(self, function: Kernel) -> CortexM:
+    def core(self, function: Kernel) -> EmulatedCore:
         """The emulated core that holds one kernel and nothing else."""
         return _build_core(self.compiler, self.timing, self.flash, self.watch_alignment, function)
 
@@ -168,11 +170,11 @@ def _cache_text(lines: int, line_bytes: int, ways: int) -> str:
     return f"{lines} x {line_bytes} B" + (f" in {ways} ways" if ways else "")
 
 
-def time_on(core: CortexM, case: Case) -> Timing:
+def time_on(core: EmulatedCore, case: Case) -> Timing:
     """One call on a core whose image holds the kernel, from cold caches."""
     core.release()
     output = core.reserve(case.output_bytes)
-    filled = record(case, 32, lambda data: core.place(data, flash=True), core.place, output)
+    filled = record(case, core.core.architecture.pointer_bits, lambda data: core.place(data, flash=True), core.place, output)
     core.call(kernel(case.op, case.precision).symbol, core.place(filled, flash=True))
     cycles = float(core.cycles)
     return Timing(median=cycles, p05=cycles, p95=cycles, repeats=1, output=core.read(output, case.output_bytes))

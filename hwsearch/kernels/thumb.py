@@ -1,67 +1,11 @@
-"""Thumb instructions as the cycle model sees them: what kind, which registers, where a branch leads."""
+"""Thumb: the instruction set of the Cortex-M, decoded by capstone."""
 
-from dataclasses import dataclass
-from enum import Enum, auto
 from functools import cache
 from typing import Any
 
+from hwsearch.kernels.architecture import Architecture
 from hwsearch.kernels.image import missing_library
-
-
-class Kind(Enum):
-    LOAD = auto()
-    STORE = auto()
-    PAIR = auto()
-    """LDRD, STRD."""
-    MULTIPLE = auto()
-    """LDM, STM, PUSH, POP and their floating-point kin."""
-    BRANCH = auto()
-    TABLE_BRANCH = auto()
-    DIVIDE = auto()
-    FLOAT_MAC = auto()
-    FLOAT_DIVIDE = auto()
-    MULTIPLY = auto()
-    """Every integer multiplication, with or without accumulation."""
-    SIMD = auto()
-    """Instructions on packed halfwords and bytes, saturation, byte reversal."""
-    SHIFT = auto()
-    """Shifts, extensions and bit fields, and data processing with a shifted operand."""
-    OTHER = auto()
-
-
-DATA_PROCESSING = frozenset({Kind.MULTIPLY, Kind.SIMD, Kind.SHIFT, Kind.OTHER})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instruction:
-    """One decoded instruction.
-
-    `address_registers` are read to form an address, `shifted` are read through the shifter, `accumulates` are what a
-    multiplication adds to; `loads` is what a single load writes; `n_registers` counts the words a multiple transfers;
-    `is_store` tells STRD and STM from LDRD and LDM; `ends_flow` is true if it may write the program counter; `target` is where a
-    direct branch leads.
-    """
-
-    address: int
-    size: int
-    kind: Kind
-    reads: frozenset[int]
-    writes: frozenset[int]
-    shifted: frozenset[int]
-    accumulates: frozenset[int]
-    loads: frozenset[int]
-    address_registers: frozenset[int]
-    register_offset: bool
-    n_registers: int
-    is_store: bool
-    ends_flow: bool
-    target: int | None
-
-    @property
-    def is_unaligned_fetch(self) -> bool:
-        """Whether it is a 32-bit instruction that straddles two words of code memory."""
-        return self.size == 4 and self.address % 4 == 2
-
+from hwsearch.kernels.instructions import Instruction, Kind
 
 _NAMES = {
     Kind.LOAD: "LDR LDRB LDRH LDRSB LDRSH VLDR",
@@ -171,3 +115,26 @@ def _id(arm: Any, name: str) -> int:
 def decoder() -> Decoder:
     """The one disassembler of this process."""
     return Decoder()
+
+
+def _decode(code: bytes, address: int) -> list[Instruction]:
+    return decoder().decode(code, address)
+
+
+THUMB = Architecture(
+    name="Thumb",
+    pointer_bits=32,
+    engine="UC_ARCH_ARM",
+    modes=("UC_MODE_THUMB", "UC_MODE_MCLASS"),
+    constants="arm_const",
+    arguments=tuple(f"UC_ARM_REG_R{index}" for index in range(4)),
+    stack="UC_ARM_REG_SP",
+    stack_alignment=8,
+    return_address="UC_ARM_REG_LR",
+    counter="UC_ARM_REG_PC",
+    endless=b"\xfe\xe7",
+    function_bit=1,
+    status="UC_ARM_REG_CPSR",
+    decode=_decode,
+)
+"""Calls follow Arm's procedure call standard."""

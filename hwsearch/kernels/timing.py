@@ -17,10 +17,14 @@ Cycles per instruction; `CORES` below holds the numbers that a word in the table
 | SDIV, UDIV | `divide` (2 to 12 in the manual, depending on operands) | none: a call | `divide`, alone |
 | VMLA, VFMA and kin; VDIV, VSQRT | 3; 14 | none | 3; 14, alone |
 
+The ESP32-C3 (RV32IMC, four stages in order, one instruction at a time) has a short table: everything 1, but a load whose
+result the next instruction reads 1 more, a taken branch, jump, call or return `refill` more, and DIV, REM `divide`.
+
 Sources. M4: Arm's public Technical Reference Manual (100166, table 3-1 and its load/store timings); two rules are not in it,
 others found them by measuring: a taken branch to a 32-bit instruction that is not word-aligned costs 1 more, and so does a run
 of three or more such instructions. M33: Arm publishes no table; the M4's is used as it is. M0+: recalled from its manual (DDI
 0484), not looked up. M7: Arm publishes no table; units and latencies as in LLVM's scheduling model (ARMScheduleM7.td).
+ESP32-C3: no table is published; what such a pipeline usually takes, assumed.
 
 An instruction costs what it does in its straight-line context, except where a taken branch arrives: there nothing
 precedes. Executions come from block counts, and a block that the emulator happened to cut in two costs the same.
@@ -35,8 +39,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import ProfileError
+from hwsearch.kernels.architecture import Architecture
 from hwsearch.kernels.dual_issue import issue_costs
-from hwsearch.kernels.thumb import DATA_PROCESSING, Instruction, Kind
+from hwsearch.kernels.instructions import DATA_PROCESSING, Instruction, Kind
+from hwsearch.kernels.riscv import RV32
+from hwsearch.kernels.thumb import THUMB
 
 Cycles = NDArray[np.int64]
 
@@ -45,18 +52,23 @@ Cycles = NDArray[np.int64]
 class CoreTiming:
     """The numbers that the table above leaves open, in cycles, and how far the whole was validated.
 
-    `processor` is the core's name for compilers; `pairs_loads` says whether a load behind a load takes 1 cycle less and an
+    `processor` is the core's name for compilers, `model` unicorn's; `load_use` is what an instruction straight after a load takes
+    more if it reads the result; `pairs_loads` says whether a load behind a load takes 1 cycle less and an
     address straight from the data-processing instruction before 1 more; `call` is what BL, and `loaded_counter` what a loaded
     program counter, takes besides `refill`.
     """
 
     name: str
     processor: str
+    model: str
     refill: int
     divide: int
     unaligned_fetch: int
     validity: str
+    architecture: Architecture = THUMB
     multiply: int = 1
+    load: int = 2
+    load_use: int = 0
     store: int = 1
     pairs_loads: bool = True
     call: int = 0
@@ -67,6 +79,7 @@ class CoreTiming:
 CORTEX_M4 = CoreTiming(
     name="Cortex-M4, TRM 100166 costs, refill 3, fetch alignment",
     processor="cortex-m4",
+    model="UC_CPU_ARM_CORTEX_M4",
     refill=3,
     divide=7,
     unaligned_fetch=1,
@@ -77,6 +90,7 @@ CORTEX_M4 = CoreTiming(
 CORTEX_M33 = CoreTiming(
     name="Cortex-M33, costs of the Cortex-M4",
     processor="cortex-m33",
+    model="UC_CPU_ARM_CORTEX_M33",
     refill=3,
     divide=7,
     unaligned_fetch=1,
@@ -86,6 +100,7 @@ CORTEX_M33 = CoreTiming(
 CORTEX_M7 = CoreTiming(
     name="Cortex-M7, in-order dual issue, refill 1",
     processor="cortex-m7",
+    model="UC_CPU_ARM_CORTEX_M7",
     refill=1,
     divide=7,
     unaligned_fetch=0,
@@ -94,10 +109,25 @@ CORTEX_M7 = CoreTiming(
     "one library on both cores give 1.41 to 1.83; 25 % either way",
 )
 
+ESP32_C3 = CoreTiming(
+    name="ESP32-C3, four stages in order, costs assumed",
+    processor="rv32imc",
+    model="UC_CPU_RISCV32_SIFIVE_E31",  # RV32IMC and atomics, which compilers are not allowed to use
+    architecture=RV32,
+    refill=2,
+    divide=17,  # the middle of 1 to 33: a bit per cycle, fewer for small numbers
+    unaligned_fetch=0,
+    load=1,
+    load_use=1,
+    pairs_loads=False,
+    validity="not validated: costs assumed, no published cycle count compared",
+)
+
 _M0PLUS_VALIDITY = "not validated: costs recalled from the manual, no published cycle count compared"
 CORTEX_M0PLUS = CoreTiming(
     name="Cortex-M0+, DDI 0484 costs as recalled, multiplier of 1 cycle",
     processor="cortex-m0plus",
+    model="UC_CPU_ARM_CORTEX_M0",  # the same instructions
     refill=1,
     divide=0,
     unaligned_fetch=0,
@@ -110,6 +140,7 @@ CORTEX_M0PLUS = CoreTiming(
 CORTEX_M0PLUS_SMALL = CoreTiming(
     name="Cortex-M0+, DDI 0484 costs as recalled, multiplier of 32 cycles",
     processor="cortex-m0plus",
+    model="UC_CPU_ARM_CORTEX_M0",  # the same instructions
     refill=1,
     divide=0,
     unaligned_fetch=0,
@@ -128,6 +159,7 @@ CORES = {
     "Cortex-M7": CORTEX_M7,
     "Cortex-M0+": CORTEX_M0PLUS,
     "Cortex-M0+ with 32-cycle multiplier": CORTEX_M0PLUS_SMALL,
+    "ESP32-C3": ESP32_C3,
 }
 """Cycle models by the name that a profile's `[device] core` gives."""
 
@@ -242,6 +274,8 @@ def _unaligned_runs(instructions: Iterable[Instruction]) -> list[int]:
 def _cycles(instruction: Instruction, previous: Instruction | None, timing: CoreTiming) -> int:
     kind = instruction.kind
     stall, follows_load = 0, False
+    if previous and timing.load_use:
+        stall = timing.load_use * bool(previous.loads & instruction.reads)
     if previous and timing.pairs_loads:
         computed = previous.kind in DATA_PROCESSING and not previous.ends_flow
         stall = int(computed and bool(previous.writes & instruction.address_registers))
@@ -256,7 +290,7 @@ def _cycles(instruction: Instruction, previous: Instruction | None, timing: Core
         Kind.MULTIPLY: timing.multiply,
     }
     if kind is Kind.LOAD:
-        return stall + (1 if follows_load else 2)
+        return stall + (1 if follows_load else timing.load)
     if kind is Kind.STORE:
         slow = timing.pairs_loads and instruction.register_offset and not follows_load
         return stall + (2 if slow else timing.store)

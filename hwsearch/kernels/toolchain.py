@@ -23,6 +23,8 @@ C_FOLDER = Path(__file__).parent / "c"
 HOST = "host"
 CORTEX_M4 = "cortex-m4"
 CORTEX_M_TARGETS = (CORTEX_M4, "cortex-m33", "cortex-m7", "cortex-m0plus")
+RISCV_TARGETS = {"rv32imc": ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c")}
+"""RISC-V cores without an operating system, and what tells the compiler which one."""
 LINUX_TARGETS = {"linux-aarch64": "aarch64-linux-gnu.2.28", "linux-x86_64": "x86_64-linux-gnu.2.28"}
 """Other computers, by `uname`, and the compiler's name for them; 2.28 is the oldest C library that what is built runs with."""
 
@@ -50,7 +52,9 @@ def _flags(target: str, style: str) -> tuple[str, ...]:
     if target in LINUX_TARGETS:
         return ("-target", LINUX_TARGETS[target], *_HOST_FLAGS[style])
     processor: tuple[str, ...]
-    if style == "gcc":
+    if target in RISCV_TARGETS:
+        processor = (*RISCV_TARGETS[target], *_ZIG)
+    elif style == "gcc":
         processor = (f"-mcpu={target}", "-mthumb", "-mfloat-abi=soft", "-fno-tree-loop-distribute-patterns")
     else:
         processor = ("-target", "thumb-freestanding-eabi", f"-mcpu={_ZIG_PROCESSORS[target]}", *_ZIG)
@@ -94,7 +98,7 @@ class Compiler:
 
 
 def find_compiler(target: str, prefer: str | None = None) -> Compiler:
-    """The compiler for `target` (`host`, a Cortex-M or a Linux computer), or exactly the one that `prefer` names.
+    """The compiler for `target` (`host`, a bare core or a Linux computer), or exactly the one that `prefer` names.
 
     On the host the variable CC comes first, as everywhere.
 
@@ -104,7 +108,7 @@ def find_compiler(target: str, prefer: str | None = None) -> Compiler:
     >>> find_compiler("host").target
     'host'
     """
-    known = (HOST, *CORTEX_M_TARGETS, *LINUX_TARGETS)
+    known = (HOST, *CORTEX_M_TARGETS, *RISCV_TARGETS, *LINUX_TARGETS)
     if target not in known:
         raise ToolchainError(f"A target must be one of {', '.join(known)}, but found {target!r}; choose one of them.")
     for name in (prefer,) if prefer else _candidates(target):
@@ -121,7 +125,7 @@ def find_compiler(target: str, prefer: str | None = None) -> Compiler:
 
 
 def _candidates(target: str) -> tuple[str, ...]:
-    if target in LINUX_TARGETS:
+    if target in LINUX_TARGETS or target in RISCV_TARGETS:
         return ("ziglang",)
     if target in CORTEX_M_TARGETS:
         return ("arm-none-eabi-gcc", "ziglang")
@@ -157,14 +161,14 @@ def build_elf(
     macros: Sequence[str] = (),
     keep: Sequence[str],
 ) -> Path:
-    """Link a Cortex-M image at `out`: code and constants in flash, variables in RAM, no start-up code.
+    """Link an image without an operating system at `out`: code and constants in flash, variables in RAM, no start-up code.
 
     `keep` names the functions that will be called; what they do not reach is left out.
 
     Raises:
         ToolchainError: the compiler refuses the sources.
     """
-    script = in_cache("link", _LINKER_SCRIPT.encode(), "cortex_m.ld")
+    script = in_cache("link", _LINKER_SCRIPT.encode(), "bare.ld")
     roots = [f"-Wl,-u,{symbol}" for symbol in keep]
     # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
     linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]

@@ -23,6 +23,7 @@ from hwsearch.hardware.cost_model import CostModel, OpPrice
 from hwsearch.hardware.front import ParetoFront
 from hwsearch.hardware.header import ProfileHeader
 from hwsearch.kernels.final_model import FinalModel
+from hwsearch.kernels.integer_network import IntegerModel
 from hwsearch.service.charts import entry_colours, figure_html, front_figure, plotly_script, price_figure
 from hwsearch.service.run_folder import write_atomically
 
@@ -234,12 +235,23 @@ def _bits(data: ReportData) -> str:
                 else "<span class='absent'>does not run</span>"
                 for entry, ran in zip(model.menu.entries, run, strict=True)
             ]  # fmt: skip
-            stored = f"{model.stored[op.name].bits} bit" if op.name in model.stored else ""
+            stored = _stored(model, op.name)
             macs = f"{op.macs:,}" if op.macs else ""
             rows.append([_text(op.name), _text(op.kind), shape_text(op.out_shape), macs, stored, *cells])
-    lead = "Weights are stored once, at the widest width any entry uses; a narrower entry reads the top bits of the same codes."
+    lead = (
+        "Weights are stored once, at the widest width any entry uses; a narrower entry reads the top bits of the same codes, or "
+        "a packed copy where the table says that it pays and flash has room."
+    )
     columns = ["operation", "kind", "output", "MACs", "stored", *map(_text, names)]
     return _section("Bits of every operation", lead, _table(columns, rows, "bits"))
+
+
+def _stored(model: IntegerModel, op: str) -> str:
+    """At which widths an operation's weights lie in flash."""
+    if op not in model.stored:
+        return ""
+    copies = sorted((bits for name, bits in model.menu.copies if name == op), reverse=True)
+    return " + ".join(map(str, (model.stored[op].bits, *copies))) + " bit"
 
 
 def _bits_cell(weight_bits: int, activation_bits: int) -> str:

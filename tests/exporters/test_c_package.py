@@ -1,6 +1,7 @@
 """What is in a package and what its functions do; that its arithmetic is exact is tested by verifying whole bundles."""
 
 import ctypes
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -59,6 +60,18 @@ def test_a_package_answers_alike_on_every_emulated_core(board, make_model, make_
     package = EmulatedPackage(_write(model, codes, tmp_path / "c"), model.network, header)
     found, expected = package.run(codes), run_model(model, codes)
     assert package.core == header.device.core and package.is_priced_core
+    assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("widths", [(1, 3), (1, 2, 3, 4, 8)])
+def test_odd_widths_answer_alike_on_this_computer_and_on_a_board(widths, make_model, make_codes, tmp_path):
+    model, codes = make_model("cascade", widths=widths, seed=1), make_codes(6, 1)
+    folder, expected = _write(model, codes, tmp_path / "c"), run_model(model, codes)
+    assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
+    assert _self_test(folder, tmp_path) == 0
+    header = read_header(Path(__file__).parents[2] / "hardware_profiles" / "nucleo_l4r5zi")
+    found = EmulatedPackage(folder, model.network, header).run(codes)
     assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
 
 
@@ -131,6 +144,19 @@ def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, ma
         assert not re.search(r"\b\d+\.\d+(?!\d*p)", re.sub(r"0x[\da-f.]+p[+-]?\d+f", "", text)), path
         assert not re.search(r"\b(float|double|malloc|printf)\b", text), path
         assert set(re.findall(r"#include <(.*)>", text)) <= {"stdint.h", "string.h"}, path
+
+
+def test_packed_copies_change_what_is_stored_and_no_answer(make_model, make_codes, tmp_path):
+    model, codes = make_model("cascade"), make_codes(20, 4)
+    nested = model.menu.stored_bits(model.network)
+    used = {(name, entry.assignment[name].weight_bits) for entry in model.menu.entries for name in nested}
+    copies = frozenset((name, bits) for name, bits in used if bits < nested[name])
+    assert len({bits for _, bits in copies}) > 1
+    copied = dataclasses.replace(model, menu=dataclasses.replace(model.menu, copies=copies))
+    folder = _write(copied, codes, tmp_path / "c")
+    tables = [line for line in (folder / "hw_model_data.c").read_text().splitlines() if line.startswith("static const uint32_t")]
+    assert len(tables) == len(nested) + len(copies)
+    assert _self_test(folder, tmp_path) == 0
 
 
 def test_weights_are_stored_once_and_equal_constants_are_shared(make_model, make_codes, tmp_path):

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.hardware.strips import polynomials
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.kernels.emulator import CortexM
+from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 from hwsearch.kernels.loops.__main__ import FILES, text_of
 from hwsearch.kernels.targets import EmulatorTarget
@@ -36,7 +37,7 @@ def by_reference(case: Case) -> bytes:
 class Guarded:
     """Places data in an emulated core's RAM between guards that must stay as they are."""
 
-    def __init__(self, core: CortexM) -> None:
+    def __init__(self, core: EmulatedCore) -> None:
         core.release()
         self.core, self.places = core, list[tuple[int, int]]()
 
@@ -171,6 +172,9 @@ def test_fields_hold_the_largest_products(precision: Precision) -> None:
         convolution((264, 3, 3), 8, (1, 1)),
         convolution((3, 8, 8), 4, (3, 3), stride=(2, 2), padding=(1, 1)),
     ]
+    cut = polynomials(ops[0], precision)
+    if cut:  # as many channels as one field takes, and padding that counts
+        ops.append(convolution((cut.most_channels // 4 * 4, 3, 9), 2, (3, 3), padding=(1, 1)))
     for op in ops:
         for logits in (True, False):
             assert agrees(with_largest_codes(random_case(op, precision, 8, 1, logits=logits))), f"{op} {precision}"

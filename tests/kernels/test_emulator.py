@@ -8,7 +8,7 @@ import pytest
 
 from hwsearch.errors import ToolchainError
 from hwsearch.kernels.block_counts import native_hooks
-from hwsearch.kernels.emulator import CortexM, EmulatorError
+from hwsearch.kernels.emulator import EmulatedCore, EmulatorError
 from hwsearch.kernels.timing import CORTEX_M4, NO_WAIT, STM32L4PLUS_120MHZ, FlashTiming
 from hwsearch.kernels.toolchain import FLASH_START, RAM_START, build_elf, find_compiler
 
@@ -89,8 +89,8 @@ def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def core(elf: Path) -> CortexM:
-    return CortexM(elf, flash=NO_WAIT)
+def core(elf: Path) -> EmulatedCore:
+    return EmulatedCore(elf, flash=NO_WAIT)
 
 
 TAKEN = 1 + CORTEX_M4.refill
@@ -112,7 +112,7 @@ PER_TURN = [
 
 
 @pytest.mark.parametrize(("name", "body"), PER_TURN)
-def test_a_loop_costs_what_the_table_says(core: CortexM, name: str, body: int) -> None:
+def test_a_loop_costs_what_the_table_says(core: EmulatedCore, name: str, body: int) -> None:
     core.release()
     turns = 10
     data = core.place(np.full(16, RAM_START, "<u4").tobytes())
@@ -121,14 +121,14 @@ def test_a_loop_costs_what_the_table_says(core: CortexM, name: str, body: int) -
     assert core.cycles == turns * (body + 1 + TAKEN) - CORTEX_M4.refill + RETURN
 
 
-def test_a_branch_to_an_unaligned_wide_instruction_costs_one_more(core: CortexM) -> None:
+def test_a_branch_to_an_unaligned_wide_instruction_costs_one_more(core: EmulatedCore) -> None:
     turns = 10
     core.call("odd_target", turns)
     # The leading branch arrives there once, the loop's own turns - 1 times.
     assert core.cycles == TAKEN + turns * (1 + TAKEN) - CORTEX_M4.refill + RETURN + turns
 
 
-def test_a_block_that_the_emulator_cuts_costs_the_same(core: CortexM) -> None:
+def test_a_block_that_the_emulator_cuts_costs_the_same(core: EmulatedCore) -> None:
     core.release()
     data = core.place(bytes(16))
     turns = 5
@@ -140,7 +140,7 @@ def test_a_block_that_the_emulator_cuts_costs_the_same(core: CortexM) -> None:
     assert core.cycles - before == turns * (3 + 2 + 1 + TAKEN) - CORTEX_M4.refill
 
 
-def test_arguments_beyond_four_lie_on_the_stack(core: CortexM) -> None:
+def test_arguments_beyond_four_lie_on_the_stack(core: EmulatedCore) -> None:
     assert core.call("sum_of_six", 1, 2, 3, 4, 5, -6 & 0xFFFF_FFFF) == 1 + 4 + 9 + 16 + 25 - 36
 
 
@@ -150,7 +150,7 @@ def test_native_and_python_counts_agree_in_every_number(elf: Path) -> None:
     data = np.random.default_rng(0).integers(0, 256, 200, dtype=np.uint8).tobytes()
     runs = []
     for native in (True, False):
-        core = CortexM(elf, native=native, watch_alignment=True)
+        core = EmulatedCore(elf, native=native, watch_alignment=True)
         assert core.counts_natively is native
         value = core.call("mixed", core.place(data, flash=True) + 1, 190)
         runs.append((value, core.last))
@@ -158,7 +158,7 @@ def test_native_and_python_counts_agree_in_every_number(elf: Path) -> None:
     assert runs[0][1].flash_cycles > 0 and runs[0][1].instructions > 1000
 
 
-def test_calls_do_not_add_up(core: CortexM) -> None:
+def test_calls_do_not_add_up(core: EmulatedCore) -> None:
     core.call("sum_of_six", 1, 2, 3, 4, 5, 6)
     once = core.last
     core.call("sum_of_six", 1, 2, 3, 4, 5, 6)
@@ -170,27 +170,27 @@ def flash_of(data_lines: int) -> FlashTiming:
 
 
 def test_constants_wait_for_flash_once_per_line_while_the_cache_holds_them(elf: Path) -> None:
-    core = CortexM(elf, flash=flash_of(32))
+    core = EmulatedCore(elf, flash=flash_of(32))
     words = core.place(np.arange(64, dtype="<u4").tobytes(), flash=True)  # 32 lines of 8 bytes
     assert core.call("touch", words, 64, 3) == 3 * sum(range(64))
     assert core.last.flash_cycles == 32 * 5
 
 
 def test_one_line_too_many_evicts_all_under_least_recent_use(elf: Path) -> None:
-    core = CortexM(elf, flash=flash_of(31))
+    core = EmulatedCore(elf, flash=flash_of(31))
     words = core.place(np.arange(64, dtype="<u4").tobytes(), flash=True)
     core.call("touch", words, 64, 3)
     assert core.last.flash_cycles == 3 * 32 * 5
 
 
 def test_data_in_ram_waits_for_nothing(elf: Path) -> None:
-    core = CortexM(elf, flash=flash_of(32))
+    core = EmulatedCore(elf, flash=flash_of(32))
     core.call("touch", core.place(bytes(256)), 64, 2)
     assert core.last.flash_cycles == 0
 
 
 def test_unaligned_accesses_are_counted_where_watched(elf: Path) -> None:
-    core = CortexM(elf, watch_alignment=True)
+    core = EmulatedCore(elf, watch_alignment=True)
     core.call("touch", core.place(bytes(64)) + 1, 8, 1)
     assert core.last.unaligned == 8
 
@@ -199,7 +199,7 @@ def test_unaligned_accesses_are_counted_where_watched(elf: Path) -> None:
 @pytest.mark.parametrize("last", [1, 2])
 def test_watching_memory_changes_no_result_inside_conditional_code(elf: Path, native: bool, last: int) -> None:
     """Unicorn keeps the IT state after a hooked conditional access; the hooks must clear it."""
-    core = CortexM(elf, native=native and native_hooks() is not None, watch_alignment=True)
+    core = EmulatedCore(elf, native=native and native_hooks() is not None, watch_alignment=True)
     word = core.place(np.array([100], "<u4").tobytes(), flash=True)
     added = 9 if last == 1 else 7
     assert core.call("conditional_load", 5, word, 3, last) == 100 + added
@@ -209,22 +209,22 @@ def test_watching_memory_changes_no_result_inside_conditional_code(elf: Path, na
     assert int.from_bytes(core.read(cell, 4), "little") == 5
 
 
-def test_a_stray_pointer_names_the_function(core: CortexM) -> None:
+def test_a_stray_pointer_names_the_function(core: EmulatedCore) -> None:
     with pytest.raises(EmulatorError, match=r"touch must stay within the board's memory, but faulted at 0x8.* in touch"):
         core.call("touch", 0x3000_0000, 1, 1)
 
 
-def test_constants_cannot_be_written(core: CortexM) -> None:
+def test_constants_cannot_be_written(core: EmulatedCore) -> None:
     with pytest.raises(EmulatorError, match="store_immediate must stay within"):
         core.call("store_immediate", 1, FLASH_START + 0x10000)
 
 
-def test_a_function_that_is_not_there_is_named(core: CortexM) -> None:
+def test_a_function_that_is_not_there_is_named(core: EmulatedCore) -> None:
     with pytest.raises(EmulatorError, match="The image must hold no_such_function"):
         core.call("no_such_function")
 
 
-def test_what_does_not_fit_is_refused(core: CortexM) -> None:
+def test_what_does_not_fit_is_refused(core: EmulatedCore) -> None:
     core.release()
     with pytest.raises(EmulatorError, match="Data must fit in 632 KB of RAM"):
         core.reserve(700 * 1024)
@@ -241,4 +241,4 @@ def test_a_stripped_image_is_refused(tmp_path: Path) -> None:
     stripped = replace(compiler, flags=(*compiler.flags, "-Wl,--strip-all"))
     elf = build_elf([source], out=tmp_path / "one.elf", compiler=stripped, keep=["one"])
     with pytest.raises(ToolchainError, match=r"must have code and symbols, but one\.elf has not"):
-        CortexM(elf)
+        EmulatedCore(elf)

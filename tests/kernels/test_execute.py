@@ -1,5 +1,6 @@
 """Whole models: the four kinds of policy, and the file they travel in."""
 
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -225,6 +226,21 @@ def test_a_saved_model_computes_the_same(name: str, codes: Codes, tmp_path: Path
     assert loaded.network.ops == MODELS[name].network.ops
     assert loaded.thresholds == MODELS[name].thresholds
     assert loaded.entries[0].logit_step == MODELS[name].entries[0].logit_step
+
+
+def test_a_menus_copies_are_saved_and_older_files_have_none(tmp_path: Path) -> None:
+    model = MODELS["cascade"]
+    copied = replace(model, menu=replace(model.menu, copies=frozenset({("fc", 2), ("conv", 4)})))
+    save_model(copied, tmp_path / "model.npz")
+    assert load_model(tmp_path / "model.npz").menu == copied.menu
+    with zipfile.ZipFile(tmp_path / "model.npz") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    header = json.loads(parts["header.json"])
+    del header["model"]["menu"]["copies"]
+    with zipfile.ZipFile(tmp_path / "model.npz", "w") as archive:
+        for name, content in (parts | {"header.json": json.dumps(header).encode()}).items():
+            archive.writestr(name, content)
+    assert load_model(tmp_path / "model.npz").menu == model.menu
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hwsearch.hardware.header import Device, Memory
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, Kernel, all_kernels, kernel
-from hwsearch.kernels.emulator import CortexM
+from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.targets import INCLUDES, EmulatorTarget, HostTarget, Target, emulator_target, flash_timing, time_on
 from hwsearch.kernels.timing import NO_WAIT, STM32L4PLUS_120MHZ
 from hwsearch.kernels.toolchain import build_elf, find_compiler
@@ -54,7 +54,7 @@ SHAPES: dict[OpKind, list[Op]] = {
 
 
 def cases() -> list[Case]:
-    """Every kind at every precision and stored width."""
+    """Every kind at every precision, weights stored at their own width, at the widest and at that whose codes straddle bytes."""
     found = []
     for kind, ops in SHAPES.items():
         for op in ops:
@@ -62,7 +62,7 @@ def cases() -> list[Case]:
                 found += [random_case(op, Precision(0, bits), 0, seed=bits) for bits in (2, 4, 8)]
                 continue
             for precision in ALL_PRECISIONS:
-                stored = [bits for bits in (2, 4, 8) if bits >= precision.weight_bits]
+                stored = sorted({precision.weight_bits, max(precision.weight_bits, 3), 8})
                 found += [random_case(op, precision, bits, seed=bits) for bits in stored]
     return found
 
@@ -177,7 +177,7 @@ def test_a_kernel_costs_the_same_beside_all_others(tmp_path: Path) -> None:
         includes=[*INCLUDES, tmp_path],
         keep=[function.symbol for function in all_kernels()],
     )
-    core = CortexM(together, flash=EMULATED.flash)
+    core = EmulatedCore(together, flash=EMULATED.flash)
     for function in all_kernels():
         alone = EMULATED.core(function).image
         assert core.image.sizes[function.symbol] == alone.sizes[function.symbol], function.symbol

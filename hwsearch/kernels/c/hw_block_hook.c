@@ -1,4 +1,4 @@
-/* Counts what an emulated Cortex-M executes; called by unicorn, on the computer that emulates, once per basic block.
+/* Counts what an emulated core executes; called by unicorn, on the computer that emulates, once per basic block.
  *
  * Counting only: what the counts cost in cycles is decided in `timing.py`. `block_counts.py` holds the same code in Python.
  */
@@ -30,7 +30,7 @@ typedef struct hw_counts {
     uint64_t *entered;                  /* [n_halfwords] how many were reached by a taken branch */
     uint32_t *block_bytes;              /* [n_halfwords] size of the block that starts here */
     hw_register read_register, write_register;
-    uint32_t status_register, reserved; /* unicorn's number of CPSR */
+    uint32_t status_register, reserved; /* unicorn's number of CPSR; 0: not Arm */
     hw_cache code, data;
 } hw_counts;
 
@@ -110,7 +110,8 @@ void hw_count_access(void *engine, int type, uint64_t address, int size, int64_t
     hw_counts *counts = user;
     uint32_t start = (uint32_t)address;
     (void)type, (void)value;
-    clear_it_state(engine, counts);
+    if (counts->status_register)
+        clear_it_state(engine, counts);
     counts->unaligned += (start & ((uint32_t)size - 1)) != 0;
     if (start - counts->flash_start < counts->flash_bytes && counts->data.n_lines)
         counts->data.misses += !touch(&counts->data, start / counts->data.line_bytes);

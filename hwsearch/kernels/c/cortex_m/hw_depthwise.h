@@ -62,11 +62,12 @@ HW_APART void pack_depthwise(const hw_op *op, uint32_t *words, int32_t top, int3
 /* w0 w1 and w1 w2 of each kernel row of a channel, centred. */
 HW_INLINE void expand_depthwise(const hw_op *op, uint32_t c, uint32_t stored, uint32_t bits, uint32_t weights[6])
 {
-    const uint8_t *row = op->weights + c * hw_row_bytes(9, stored);
+    const uint32_t row_bytes = hw_row_bytes(9, stored);
+    const uint8_t *row = op->weights + c * row_bytes;
     const uint32_t centre = (1u << bits) - 1u;
     uint32_t codes[12];
     for (uint32_t quad = 0; quad < 3; quad++) {
-        const uint32_t four = hw_four_codes(row, quad, stored, bits);
+        const uint32_t four = hw_four_codes(row, row_bytes, quad, stored, bits);
         for (uint32_t i = 0; i < 4; i++)
             codes[4 * quad + i] = 2 * (four >> 8 * i & 255u) - centre;
     }
@@ -84,8 +85,12 @@ HW_APART void depthwise_channel(const hw_op *op, const uint32_t *words, int32_t 
         expand_depthwise(op, c, 8, bits, weights);
     else if (op->stored_bits == 4)
         expand_depthwise(op, c, 4, bits, weights);
-    else
+    else if (op->stored_bits == 3)
+        expand_depthwise(op, c, 3, bits, weights);
+    else if (op->stored_bits == 2)
         expand_depthwise(op, c, 2, bits, weights);
+    else
+        expand_depthwise(op, c, 1, bits, weights);
     const struct depthwise_call call = {
         .codes = hw_address(words + c % 4), .row_step = 16 * stride, .weights = hw_address(weights), .sums = hw_address(sums),
         .sums_step = 4u * op->out_w, .sums_bytes = steps * (stride == 1 ? 8 : 4), .rows = rows, .entry = skipped * DEPTHWISE_ENTRY_BYTES,

@@ -51,30 +51,52 @@ HW_INLINE void expand_words(const uint8_t *row, uint32_t row_bytes, uint32_t cou
         .end = hw_address(words + 3 * count),
         .unused_bits = 32 - bits,
     };
-    (stored == 8 ? hw_expand_8 : stored == 4 ? hw_expand_4 : hw_expand_2)(&call);
+    (stored == 8 ? hw_expand_8 : stored == 4 ? hw_expand_4 : stored == 2 ? hw_expand_2 : hw_expand_1)(&call);
 }
 
-/* Codes of one row, cut to their top `bits` bits, to every `step`th word. */
+/* The first `count` codes of 3 bits of a word, cut to their top `bits` bits, to every third word. */
+HW_INLINE void expand_threes(uint32_t codes, uint32_t count, uint32_t bits, uint32_t *words)
+{
+    for (uint32_t i = 0; i < count; i++)
+        words[3 * i] = codes << (29 - 3 * i) >> (32 - bits);
+}
+
+/* Codes of 3 bits of one row, 32 at a time, of which two lie in two words. */
+HW_APART void expand_three_bits(const uint8_t *row, uint32_t count, uint32_t bits, uint32_t *words)
+{
+    HW_ROLLED
+    for (; count; count -= 32, row += 12, words += 96) {
+        const uint32_t w0 = hw_load(row), w1 = hw_load(row + 4), w2 = hw_load(row + 8);
+        expand_threes(w0, 10, bits, words);
+        expand_threes(w0 >> 30 | w1 << 2, 1, bits, words + 30);
+        expand_threes(w1 >> 1, 10, bits, words + 33);
+        expand_threes(w1 >> 31 | w2 << 1, 1, bits, words + 63);
+        expand_threes(w2 >> 2, 10, bits, words + 66);
+    }
+}
+
+/* Codes of one row to every `step`th word. */
 HW_APART void expand_row(const uint8_t *row, uint32_t from, uint32_t to, uint32_t stored, uint32_t bits, uint32_t *words, uint32_t step)
 {
-    const uint32_t mask = (1u << bits) - 1u, drop = stored - bits;
     words += from * step;
-    for (uint32_t bit = from * stored; from < to; from++, bit += stored, words += step)
-        *words = row[bit >> 3] >> (bit & 7) >> drop & mask;
+    for (; from < to; from++, words += step)
+        *words = hw_weight_code(row, from, stored, bits);
 }
 
 /* Expand `filters` rows to words [code][filter]. */
 HW_APART void expand(const hw_op *op, const blocks *b, uint32_t bits, uint32_t o, uint32_t filters)
 {
     const uint32_t stored = op->stored_bits, row_bytes = hw_row_bytes(b->window, stored);
+    const uint32_t per_step = stored == 8 ? 4 : stored == 4 ? 8 : stored == 2 ? 16 : 32;
+    const uint32_t whole = filters == 3 ? b->window & ~(per_step - 1) : 0;
     const uint8_t *row = op->weights + o * row_bytes;
-    uint32_t whole = 0;
-    if (filters == 3)
-        whole = stored == 8 ? b->window & ~3u : stored == 4 ? b->window & ~7u : b->window & ~15u;
-    if (whole)
+    if (whole && stored != 3)
         expand_words(row, row_bytes, whole, stored, bits, b->weights);
-    for (uint32_t f = 0; f < filters; f++, row += row_bytes)
+    for (uint32_t f = 0; f < filters; f++, row += row_bytes) {
+        if (stored == 3)
+            expand_three_bits(row, whole, bits, b->weights + f);
         expand_row(row, whole, b->window, stored, bits, b->weights + f, filters);
+    }
 }
 
 HW_INLINE void multiply(uint32_t fields, uint32_t filters, const struct multiply_call *call)
@@ -190,6 +212,15 @@ HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t product, uint32
     void hw_conv2d_w##W##a##A(const hw_op *op); \
     void hw_conv2d_w##W##a##A(const hw_op *op) { convolve(op, W, PRODUCT(W, A), PIXELS(W, A), LIMIT(W, A)); }
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
+HW_CONV2D(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
+HW_CONV2D(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
+HW_CONV2D(1, 8)
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
 HW_CONV2D(2, 2)
 #endif
@@ -198,6 +229,15 @@ HW_CONV2D(2, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
 HW_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
+HW_CONV2D(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
+HW_CONV2D(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
+HW_CONV2D(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
 HW_CONV2D(4, 2)

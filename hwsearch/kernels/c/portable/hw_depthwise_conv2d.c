@@ -176,6 +176,15 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
     void hw_depthwise_conv2d_w##W##a##A(const hw_op *op); \
     void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_conv2d(op, W); }
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a2)
+HW_DEPTHWISE_CONV2D(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a4)
+HW_DEPTHWISE_CONV2D(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a8)
+HW_DEPTHWISE_CONV2D(1, 8)
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a2)
 HW_DEPTHWISE_CONV2D(2, 2)
 #endif
@@ -184,6 +193,15 @@ HW_DEPTHWISE_CONV2D(2, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a8)
 HW_DEPTHWISE_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a3)
+HW_DEPTHWISE_CONV2D(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a4)
+HW_DEPTHWISE_CONV2D(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a8)
+HW_DEPTHWISE_CONV2D(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a2)
 HW_DEPTHWISE_CONV2D(4, 2)

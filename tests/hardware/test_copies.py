@@ -1,0 +1,68 @@
+"""Packed copies of nested weights: what they save, what they weigh, and how much flash they may take."""
+
+import pytest
+
+from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
+from hwsearch.graph.network import Network
+from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.hardware.copies import with_copies
+from hwsearch.hardware.cost_model import CostModel
+from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.profile import HardwareProfile
+
+
+@pytest.fixture
+def costs(network: Network, profile: HardwareProfile) -> CostModel:
+    return CostModel(network, profile)
+
+
+def cascade(network: Network, *bits: int) -> Menu:
+    entries = [
+        {op.name: Precision(width if op.has_weights else 0, width) for op in network.ops if op.name != "conv1"}
+        | {"conv1": Precision(width, 8)}
+        for width in bits
+    ]
+    return Menu(kind=PolicyKind.CASCADE, entries=tuple(MenuEntry(assignment=BitAssignment(one)) for one in entries))
+
+
+def test_with_room_every_width_that_pays_has_a_copy_and_its_price_is_that_of_dense_weights(costs: CostModel) -> None:
+    menu = cascade(costs.network, 2, 8)
+    found = with_copies(menu, costs, None)
+    assert found.copies == {("conv1", 2), ("conv2", 2)}  # what fc would gain is below a thousandth of the longest inference
+    before, after = costs.paths(menu), costs.paths(found)
+    own = costs.price(menu.entries[0].assignment, stored_bits={"fc": 8})
+    decision = (
+        before[0].latency_us - costs.price(menu.entries[0].assignment, stored_bits=menu.stored_bits(costs.network)).latency_us
+    )
+    assert after[0].latency_us == pytest.approx(own.latency_us + decision)
+    assert after[1].latency_us - after[0].latency_us == pytest.approx(before[1].latency_us - before[0].latency_us)
+    added = sum(packed_weight_bytes(costs.network[name], 2) for name in ("conv1", "conv2"))
+    assert [path.flash_bytes for path in after] == [path.flash_bytes + added for path in before]
+
+
+def test_within_a_limit_the_copy_that_saves_most_per_byte_comes_first(costs: CostModel) -> None:
+    menu = cascade(costs.network, 2, 8)
+    used, weights = costs.paths(menu)[0].flash_bytes, packed_weight_bytes(costs.network["conv1"], 2)
+    saved = {
+        name: costs.op_price(costs.network[name], menu.entries[0].assignment[name], 8).latency_us
+        - costs.op_price(costs.network[name], menu.entries[0].assignment[name], 2).latency_us
+        for name in ("conv1", "conv2")
+    }
+    assert saved["conv1"] / weights > saved["conv2"] / packed_weight_bytes(costs.network["conv2"], 2)
+    assert with_copies(menu, costs, used + weights).copies == {("conv1", 2)}
+    assert with_copies(menu, costs, used + weights - 1).copies == frozenset()
+
+
+def test_no_path_is_slower_and_no_limit_broken_for_any_number_of_entries(costs: CostModel) -> None:
+    for bits in ((2, 4), (2, 4, 8), (4, 8), (8, 8)):
+        menu = cascade(costs.network, *bits)
+        before = costs.paths(menu)
+        for room in (0, 40, 100, 1000):
+            after = costs.paths(with_copies(menu, costs, before[0].flash_bytes + room))
+            assert all(new.latency_us <= old.latency_us for new, old in zip(after, before, strict=True))
+            assert after[0].flash_bytes <= before[0].flash_bytes + room
+
+
+def test_a_static_menu_needs_no_copies(costs: CostModel) -> None:
+    entry = cascade(costs.network, 2, 8).entries[0]
+    assert with_copies(Menu(kind=PolicyKind.STATIC, entries=(entry,)), costs, None).copies == frozenset()
