@@ -21,7 +21,9 @@ def step_code(out: Listing, filters: int) -> None:
     weights = ("r4", "r5", "r6")[:filters]
     out("ldm r0!, {r2, r3}", f"ldm r1!, {{{', '.join(weights)}}}")
     for i, weight in enumerate(weights[:-1]):
-        out(f"mov r7, {weight}", "muls r7, r2", f"muls {weight}, r3", f"add {HIGH[2 * i]}, r7", f"add {HIGH[2 * i + 1]}, {weight}")
+        out(
+            f"mov r7, {weight}", "muls r7, r2", f"muls {weight}, r3", f"add {HIGH[2 * i]}, r7", f"add {HIGH[2 * i + 1]}, {weight}"
+        )
     last = weights[-1]
     out(f"muls r2, {last}", f"muls r3, {last}", f"add {HIGH[2 * filters - 2]}, r2", f"add {HIGH[2 * filters - 1]}, r3")
 
@@ -132,7 +134,20 @@ def finish_multiply(out: Listing, filters: int, fields: int, at: dict[str, int])
     return out.function(f"hw_multiply_{filters}x{fields}", comment)
 
 
-FINISH_CALL = ("totals", "centres", "output", "shift", "bias", "low", "high", "offset", "totals_step", "output_step", "max", "end")
+FINISH_CALL = (
+    "totals",
+    "centres",
+    "output",
+    "shift",
+    "bias",
+    "low",
+    "high",
+    "offset",
+    "totals_step",
+    "output_step",
+    "max",
+    "end",
+)
 
 
 def finish(totals: str, narrow: bool) -> str:
@@ -149,7 +164,13 @@ def finish(totals: str, narrow: bool) -> str:
     out(*(line for i, to in enumerate(HIGH[:4]) for line in (f"ldr r1, [r0, #{16 + 4 * i}]", f"mov {to}, r1")))
     out("ldr r7, [r0, #12]", "ldr r6, [r0, #8]", "ldr r1, [r0, #4]", "ldr r0, [r0, #0]")
     out.label(1)
-    out("ldr r2, [r0]" if totals == "word" else "ldrh r2, [r0]", "add r0, r12", "ldm r1!, {r3}", "adds r2, r2, r2", "subs r2, r2, r3")
+    out(
+        "ldr r2, [r0]" if totals == "word" else "ldrh r2, [r0]",
+        "add r0, r12",
+        "ldm r1!, {r3}",
+        "adds r2, r2, r2",
+        "subs r2, r2, r3",
+    )
     out("add r2, r8")
     if narrow:
         out("mov r3, r9", "muls r3, r2", "asrs r3, r3, #16", "mov r4, r10", "muls r2, r4", "adds r3, r3, r2")
