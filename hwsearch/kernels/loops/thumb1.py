@@ -137,19 +137,6 @@ def finish_multiply(out: Listing, filters: int, fields: int, at: dict[str, int])
 FINISH_CALL = (
     "totals", "centres", "output", "shift", "bias", "low", "high", "offset", "totals_step", "output_step", "max", "end",
 )  # fmt: skip
-    "totals",
-    "centres",
-    "output",
-    "shift",
-    "bias",
-    "low",
-    "high",
-    "offset",
-    "totals_step",
-    "output_step",
-    "max",
-    "end",
-)
 
 
 def finish(totals: str, narrow: bool) -> str:
