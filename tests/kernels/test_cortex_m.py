@@ -180,6 +180,25 @@ def test_fields_hold_the_largest_products(precision: Precision) -> None:
             assert agrees(with_largest_codes(random_case(op, precision, 8, 1, logits=logits))), f"{op} {precision}"
 
 
+def with_smallest_weights(case: Case) -> Case:
+    """Every input code at its largest and every weight at its most negative."""
+    largest = with_largest_codes(case)
+    assert largest.stored is not None
+    return replace(largest, stored=StoredWeights(codes=np.zeros_like(largest.stored.codes), bits=largest.stored.bits))
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_depthwise_fields_hold_sums_of_either_sign(precision: Precision) -> None:
+    """Rows and columns of every length modulo a word, also turned ones, with large and small biases."""
+    for seed, (height, width, step) in enumerate([(5, 6, 1), (25, 5, 1), (7, 3, 1), (11, 12, 2), (9, 25, 2), (1, 1, 1)]):
+        op = convolution((4, height, width), 4, (3, 3), (step, step), (1, 1), groups=4)
+        case = random_case(op, precision, precision.weight_bits, seed)
+        bias = np.array([0, 9000, -9000, 40000], np.int32)
+        for extreme in (with_largest_codes(case), with_smallest_weights(case)):
+            constants = replace(extreme.constants, bias=bias, shift=extreme.constants.shift + 4)
+            assert agrees(replace(extreme, constants=constants)), f"{op} {precision}"
+
+
 @pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
 def test_shapes_of_real_networks_agree(precision: Precision) -> None:
     ops = [

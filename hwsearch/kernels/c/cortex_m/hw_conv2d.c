@@ -53,7 +53,7 @@ HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block 
     uint32_t *words = s->weights;
     for (uint32_t f = 0; f < 4; f++)
         rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
-    if (s->given != s->channels)
+    if (is_spread(s))
         spread_rows(s, op, rows, 4, bits);
     for (uint32_t quad = 0; quad < quads; quad++, words += 8)
         for (uint32_t f = 0; f < 4; f++) {
@@ -61,6 +61,16 @@ HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block 
             words[f] = hw_add_even_bytes(hw_add_even_bytes(minus, codes), codes);
             words[f + 4] = hw_add_odd_bytes(hw_add_odd_bytes(minus, codes), codes);
         }
+    const uint32_t odd = s->paired && op->kernel_w * s->given % 2, step = s->run / 2 * 4; /* beside the last code lies that of another window */
+    for (uint32_t run = 1; odd && run <= s->runs; run++)
+        for (uint32_t f = 1; f <= 4; f++)
+            s->weights[run * step - f] &= 0xFFFFu;
+}
+
+/* Pixels of a lane in a tile of so many columns. */
+HW_INLINE uint32_t wide_part(const strip *s, int32_t columns)
+{
+    return (uint32_t)(s->paired ? columns / 2 : hw_smaller((int32_t)s->part, columns));
 }
 
 /* One row of output pixels, or its sums to `finish_slowly` one pixel at a time. */
@@ -68,11 +78,14 @@ HW_APART void wide_row(const strip *s, const hw_op *op, const filter_block *bloc
 {
     const uint32_t width = (uint32_t)s->out_w * op->out_c;
     const uint32_t index = (uint32_t)y * width + (uint32_t)x0 * op->out_c + block->first;
-    const uint32_t right = index + (uint32_t)lane_column(s, 1, columns) * op->out_c, part = hw_smaller((int32_t)s->part, columns);
+    const uint32_t right = index + (uint32_t)lane_column(s, 1, columns) * op->out_c, part = wide_part(s, columns);
+    const uint32_t out_step = s->paired ? 2u * op->out_c : op->out_c;
+    const uint32_t *const first = s->stretches;
     struct smlad_call call = {
-        .pixels = pixels - 4, .weights = hw_address(s->weights) - 4, .stretches = hw_address(s->stretches), .count = part,
+        .pixels = pixels - 4 + first[2], .weights = hw_address(s->weights) - 4 + first[1], .end = first[0], .entry = first[3],
+        .stretches = hw_address(first + STRETCH_WORDS), .count = part,
         .pixel_step = step, .left = hw_address(op->output) + index, .right = hw_address(op->output) + right,
-        .out_step = op->out_c, .max = op->output_max * 0x01010101u, .scales = hw_address(block->scales),
+        .out_step = out_step, .max = op->output_max * 0x01010101u, .scales = hw_address(block->scales),
     };
     if (block->quick) {
         hw_smlad_pixels(&call);
@@ -85,8 +98,8 @@ HW_APART void wide_row(const strip *s, const hw_op *op, const filter_block *bloc
     for (uint32_t i = 0; i < part; i++, call.pixels += step) {
         hw_smlad_pixels(&call);
         for (uint32_t f = 0; f < block->count; f++) {
-            hw_finish(op, index + i * op->out_c + f, block->first + f, op->bias[block->first + f] + sums[f][0]);
-            hw_finish(op, right + i * op->out_c + f, block->first + f, op->bias[block->first + f] + sums[f][1]);
+            hw_finish(op, index + i * out_step + f, block->first + f, op->bias[block->first + f] + sums[f][0]);
+            hw_finish(op, right + i * out_step + f, block->first + f, op->bias[block->first + f] + sums[f][1]);
         }
     }
 }
@@ -96,9 +109,9 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
     strip s;
     make_strip(&s, op, WIDE_LANES, 1u << 20);
     const uint32_t outputs = op->out_c / op->groups, row_bytes = strip_row_words(&s, op, s.columns) * 4;
-    const uint32_t step = (s.gathered ? s.window : op->stride_w * s.channels) * 4;
+    const uint32_t step = s.gathered ? s.window * 4 : op->stride_w * (s.paired ? s.given * 8 : s.channels * 4);
     const int quick = op->out_c % 4 == 0 && outputs % 4 == 0 && hw_is_quick(op, largest);
-    plan_stretches(&s, s.run / 2, row_bytes, SMLAD_UNROLL, 8, 16, SMLAD_STEP_BYTES);
+    plan_stretches(&s, &hw_smlad_pixels_loop, s.run / 2, row_bytes, 8, 16);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < s.out_h; y0 += s.rows)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
@@ -110,7 +123,7 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 4) {
                     filter_block block;
                     begin_block(&block, op, o, (group + 1) * outputs, 4, quick);
-                    if (op->stored_bits == 8 || s.given != s.channels)
+                    if (op->stored_bits == 8 || is_spread(&s))
                         expand_pairs(&s, op, &block, 8, bits);
                     else if (op->stored_bits == 4 && bits <= 4)
                         expand_pairs(&s, op, &block, 4, bits);
@@ -206,44 +219,44 @@ HW_INLINE void expand_words(const strip *s, const hw_op *op, const filter_block 
         expand_rows(s, op, block, filters, 1, bits, shift);
 }
 
-typedef void (*narrow_loop)(const void *call);
-
 /* One row of output pixels, finished in the loop or one pixel at a time. */
-HW_INLINE void narrow_row(const strip *s, const hw_op *op, const filter_block *block, narrow_loop multiply, uint32_t pixels, uint32_t step, const int32_t *centres, int32_t y, int32_t x0, int32_t columns)
+HW_INLINE void narrow_row(const strip *s, const hw_op *op, const filter_block *block, const struct stretch_loop *loop, uint32_t pixels, uint32_t step, const int32_t *centres, int32_t y, int32_t x0, int32_t columns)
 {
     const uint32_t width = (uint32_t)s->out_w * op->out_c, part = hw_smaller((int32_t)s->part, columns);
     uint32_t index[NARROW_LANES];
     for (uint32_t l = 0; l < NARROW_LANES; l++)
         index[l] = (uint32_t)y * width + (uint32_t)(x0 + lane_column(s, l, columns)) * op->out_c + block->first;
+    const uint32_t *const first = s->stretches;
     struct umlal_call call = {
-        .pixels = pixels - 4, .weights = hw_address(s->weights) - 4, .stretches = hw_address(s->stretches), .count = part,
+        .pixels = pixels - 4 + first[2], .weights = hw_address(s->weights) - 4 + first[1], .end = first[0], .entry = first[3],
+        .stretches = hw_address(first + STRETCH_WORDS), .count = part,
         .pixel_step = step, .centres = hw_address(centres), .out0 = hw_address(op->output) + index[0],
         .out1 = hw_address(op->output) + index[1], .out2 = hw_address(op->output) + index[2],
         .out3 = hw_address(op->output) + index[3], .out_step = op->out_c, .max = op->output_max * 0x01010101u,
         .scales = hw_address(block->scales), .filters = block->count,
     };
     if (block->quick) {
-        multiply(&call);
+        loop->run(&call);
         return;
     }
     int32_t totals[MOST_FILTERS][NARROW_LANES];
     call.raw = hw_address(totals);
     for (uint32_t i = 0; i < part; i++, call.pixels += step, centres += NARROW_LANES) {
-        multiply(&call);
+        loop->run(&call);
         for (uint32_t f = 0; f < block->count; f++)
             for (uint32_t l = 0; l < NARROW_LANES; l++)
                 hw_finish(op, index[l] + i * op->out_c + f, block->first + f, op->bias[block->first + f] + 2 * totals[f][l] - centres[l]);
     }
 }
 
-HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, uint32_t filters, int shift, uint32_t limit, strip_packer pack, narrow_loop multiply)
+HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, uint32_t filters, int shift, uint32_t limit, strip_packer pack, const struct stretch_loop *loop)
 {
     strip s;
     make_strip(&s, op, NARROW_LANES, limit);
     const uint32_t outputs = op->out_c / op->groups, row_bytes = strip_row_words(&s, op, s.columns) * 4;
     const uint32_t step = (s.gathered ? s.window : op->stride_w * s.channels) * 8, aligned = filters == 2 ? 4 : 2;
     const int quick = op->out_c % aligned == 0 && outputs % aligned == 0 && hw_is_quick(op, largest);
-    plan_stretches(&s, s.run, row_bytes, UMLAL_UNROLL, 8, 8, UMLAL_STEP_BYTES);
+    plan_stretches(&s, loop, s.run, row_bytes, 8, 8);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < s.out_h; y0 += s.rows)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
@@ -259,7 +272,7 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
                     expand_words(&s, op, &block, filters, bits, shift);
                     for (int32_t r = 0; r < rows; r++) {
                         const uint32_t pixels = hw_address(s.pixels) + (uint32_t)r * op->stride_h * row_bytes;
-                        narrow_row(&s, op, &block, multiply, pixels, step, s.centres + (uint32_t)r * s.part * NARROW_LANES, y0 + r, x0, columns);
+                        narrow_row(&s, op, &block, loop, pixels, step, s.centres + (uint32_t)r * s.part * NARROW_LANES, y0 + r, x0, columns);
                     }
                 }
             }
@@ -275,7 +288,7 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
     void hw_conv2d_w##W##a##A(const hw_op *op) \
     { \
         if (!POLYNOMIAL) \
-            conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, LOOP); \
+            conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, &LOOP##_loop); \
     }
 #define POLY_LIMIT(SHIFT, W, A) (((1u << (SHIFT)) - 1u) / (9u * ((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
 #define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP, UNROLL) conv2d_polynomial(op, W, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), UNROLL, LOOP)

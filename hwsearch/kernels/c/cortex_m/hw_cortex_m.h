@@ -64,6 +64,14 @@ HW_INLINE uint32_t hw_three_bytes(const uint8_t *from)
     return word;
 }
 
+/* Two bytes of an odd place as 16-bit numbers. */
+HW_INLINE uint32_t hw_two_bytes(const uint8_t *from)
+{
+    uint32_t word, second;
+    __asm__ volatile("ldrb %0, [%2]\n ldrb %1, [%2, #1]\n orr %0, %0, %1, lsl #16" : "=&r"(word), "=&r"(second) : "r"(from) : "memory");
+    return word;
+}
+
 HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
 {
     for (; count; count--)
@@ -103,6 +111,13 @@ HW_APART int hw_is_quick(const hw_op *op, int32_t largest)
     }
     return 1;
 }
+
+/* A loop whose windows are stretches of steps (hw_strips.h): its steps per turn, their bytes of code, and places in the
+ * function: the loop, where fields are stored and where they are added before the next stretch, and where all is complete. */
+struct stretch_loop {
+    void (*run)(const void *call);
+    uint32_t unroll, step_bytes, loop, store, add, done;
+};
 
 HW_INLINE uint32_t hw_address(const void *place) { return (uint32_t)(uintptr_t)place; }
 

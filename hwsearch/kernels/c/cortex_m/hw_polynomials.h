@@ -154,42 +154,49 @@ HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
     }
 }
 
-/* Weights of two filters: [channel][kernel row][filter], the last of a kernel row in the lowest field; `edges` becomes the
- * sums of a filter's centred weights in the first and in the last kernel column. */
-HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t row_bytes, uint32_t stored, uint32_t bits, int shift, int32_t edges[2][2])
+/* Weights of two filters: [channel][kernel row][filter], the last of a kernel row in the lowest field. */
+HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t row_bytes, uint32_t stored, uint32_t bits, int shift)
 {
     const uint32_t quads = p->channels / 4;
-    for (uint32_t f = 0; f < 2; f++) {
-        uint32_t first = 0, last = 0;
+    for (uint32_t f = 0; f < 2; f++)
         for (uint32_t dy = 0; dy < 3; dy++) {
             uint32_t *words = p->weights + 2 * dy + f;
             for (uint32_t quad = 3 * dy * quads; quad < (3 * dy + 1) * quads; quad++, words += 24) {
                 const uint32_t u0 = hw_four_codes(rows[f], row_bytes, quad, stored, bits), u1 = hw_four_codes(rows[f], row_bytes, quad + quads, stored, bits);
                 const uint32_t u2 = hw_four_codes(rows[f], row_bytes, quad + 2 * quads, stored, bits);
-                first = hw_add_bytes(first, u0), last = hw_add_bytes(last, u2);
                 for (uint32_t j = 0; j < 4; j++)
                     words[6 * j] = (u2 >> 8 * j & 255u) | (u1 >> 8 * j & 255u) << shift | (u0 >> 8 * j & 255u) << 2 * shift;
             }
         }
-        edges[f][0] = (int32_t)(2 * first - 3 * p->channels * ((1u << bits) - 1u));
-        edges[f][1] = (int32_t)(2 * last - 3 * p->channels * ((1u << bits) - 1u));
+}
+
+/* Sums of a filter's centred weights in the first and in the last kernel column, from its expanded weights. */
+HW_APART void sum_edges(const poly *p, uint32_t bits, int shift, int32_t edges[2][2])
+{
+    const uint32_t mask = (1u << bits) - 1u;
+    for (uint32_t f = 0; f < 2; f++) {
+        uint32_t first = 0, last = 0;
+        for (const uint32_t *word = p->weights + f; word < p->weights + POLY_WEIGHT_BYTES / 4 * p->channels; word += 2)
+            first += *word >> 2 * shift, last += *word & mask;
+        edges[f][0] = (int32_t)(2 * first - 3 * p->channels * mask);
+        edges[f][1] = (int32_t)(2 * last - 3 * p->channels * mask);
     }
 }
 
-HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint32_t bits, int shift, int32_t edges[2][2])
+HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint32_t bits, int shift)
 {
     const uint32_t row_bytes = hw_row_bytes(9 * p->channels, op->stored_bits);
     const uint8_t *rows[2] = {op->weights + filter * row_bytes, op->weights + (filter + 1) * row_bytes};
     if (op->stored_bits == 8)
-        expand_poly(p, rows, row_bytes, 8, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 8, bits, shift);
     else if (op->stored_bits == 4 && bits <= 4)
-        expand_poly(p, rows, row_bytes, 4, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 4, bits, shift);
     else if (op->stored_bits == 3 && bits <= 3)
-        expand_poly(p, rows, row_bytes, 3, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 3, bits, shift);
     else if (op->stored_bits == 2 && bits <= 2)
-        expand_poly(p, rows, row_bytes, 2, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 2, bits, shift);
     else if (bits == 1)
-        expand_poly(p, rows, row_bytes, 1, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 1, bits, shift);
 }
 
 /* Totals start from the biases, the centres and what padding beside the image adds. */
@@ -260,7 +267,9 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2) {
                     const hw_quick_scale scales[2] = {hw_make_quick_scale(op, o), hw_make_quick_scale(op, o + 1)};
                     int32_t edges[2][2] = {{0, 0}, {0, 0}};
-                    expand_pair(&p, op, o, bits, shift, edges);
+                    expand_pair(&p, op, o, bits, shift);
+                    if (op->input_zero[0])
+                        sum_edges(&p, bits, shift, edges);
                     begin_totals(&p, &t, scales, edges, op->input_zero[0]);
                     multiply_poly(&p, &t, most_channels, unroll, multiply);
                     finish_poly(&p, &t, op, o, scales);
