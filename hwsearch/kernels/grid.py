@@ -1,10 +1,10 @@
 """Which shapes are measured: every operation of the reference networks, their exit heads and gates, and shapes between.
 
-Reference networks get exact rows at every precision that has a kernel, with weights stored at their own and every wider
-width; the other shapes exist so that a regression along shape, within one operation, kernel and stride, has enough to hold on
-to. Odd widths, weights of 1 or 3 bits or stored so, are choices of few: every second of the other shapes has them, which is
-enough to price any nested menu of any network, if more roughly. `shapes.csv` lists the networks' operations, since this room knows no torch;
-`benchmarks/reference_shapes.py` writes it.
+Reference networks get exact rows at every precision that has a kernel, with weights stored at their own and every wider width;
+the other shapes exist so that a regression along shape, within one operation, kernel and stride, has enough to hold on to. Odd
+widths, weights of 1 or 3 bits or stored so, are choices of few: every second of the other shapes has them, which is enough to
+price any nested menu of any network, if more roughly. `shapes.csv` lists the networks' operations, since this room knows no
+torch; `benchmarks/reference_shapes.py` writes it.
 """
 
 import csv
