@@ -8,6 +8,8 @@
 
 #include "hw_portable.h"
 
+#ifdef HW_NEON
+
 #include <arm_neon.h>
 
 /* How four accumulators become codes; see hw_scale. SQDMULH leaves the product's high word and one bit more, which the
@@ -133,4 +135,5 @@ HW_INLINE int32x4_t neon_sums(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4
     return vreinterpretq_s32_u32(vpaddq_u32(vpaddq_u32(a, b), vpaddq_u32(c, d)));
 }
 
+#endif
 #endif
