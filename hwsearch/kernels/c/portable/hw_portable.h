@@ -29,6 +29,7 @@
 #define HW_OWN_REQUANTIZE
 #elif defined(__ARM_ARCH_6M__)
 #define HW_CORTEX_M0
+#define HW_OWN_CONV2D
 #elif defined(__riscv)
 #define HW_RISCV
 #elif defined(__x86_64__)
