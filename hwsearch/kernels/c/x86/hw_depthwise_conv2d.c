@@ -101,7 +101,7 @@ HW_APART void sum_run_sse2(run *r)
 }
 
 /* Weights of taps `first` .. `first + count - 1` of the channels from `c` on; those beyond the last repeat it. */
-HW_APART void expand(const hw_op *op, const hw_form *form, uint32_t c, uint32_t first, uint32_t count, uint32_t *weights)
+HW_APART void expand_lanes(const hw_op *op, const hw_form *form, uint32_t c, uint32_t first, uint32_t count, uint32_t *weights)
 {
     const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w, op->stored_bits);
     const int32_t centre = 1 - (1 << form->bits);
@@ -173,7 +173,7 @@ HW_INLINE void convolve_channels(const hw_op *op, const hw_form *form, run *r, u
     hw_channels channels;
     hw_fill_channels(op, c, count, &channels);
     if (taps <= TAPS)
-        expand(op, form, c, 0, taps, r->weights);
+        expand_lanes(op, form, c, 0, taps, r->weights);
     for (uint32_t y = 0; y < op->out_h; y++)
         for (uint32_t x = 0; x < op->out_w; x += r->pixels) {
             place at = {.top = (int32_t)(y * op->stride_h) - op->pad_h, .left = (int32_t)(x * op->stride_w) - op->pad_w};
@@ -185,7 +185,7 @@ HW_INLINE void convolve_channels(const hw_op *op, const hw_form *form, run *r, u
                 r->pairs = (part + 1) / 2, r->more = first > 0;
                 find_taps(op, r, at, c, first, part);
                 if (taps > TAPS)
-                    expand(op, form, c, first, part, r->weights);
+                    expand_lanes(op, form, c, first, part, r->weights);
                 if (form->level == HW_VNNI)
                     sum_run_vnni(r);
                 else if (form->level == HW_AVX2)
