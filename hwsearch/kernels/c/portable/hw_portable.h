@@ -26,6 +26,7 @@
 #elif defined(__ARM_ARCH_6M__)
 #define HW_CORTEX_M0
 #define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
 #elif defined(__riscv)
 #define HW_RISCV
 #elif defined(__x86_64__)
