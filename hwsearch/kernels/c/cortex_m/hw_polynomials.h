@@ -202,56 +202,52 @@ HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint3
 /* Totals start from the biases, the centres and what padding beside the image adds. */
 HW_APART void begin_totals(const poly *p, const poly_tile *t, const hw_quick_scale scales[2], int32_t edges[2][2], int32_t zero)
 {
-    const uint32_t pitch = 4 * (t->segments * p->pixels + 2);
-    int32_t *totals = p->totals + (2 - t->start) * 4, *const end = totals + (uint32_t)(t->rows + 1) / 2 * pitch;
-    const int32_t *centres = p->centres, last = 4 * (t->columns - 1);
-    for (; totals < end; totals += pitch, centres += 2 * p->columns) {
-        const struct poly_begin_call call = {
-            .totals = hw_address(totals), .centres = hw_address(centres), .other_centres = hw_address(centres + p->columns),
-            .count = (uint32_t)t->columns, .bias0 = (uint32_t)scales[0].bias, .bias1 = (uint32_t)scales[1].bias,
-        };
-        hw_poly_begin(&call);
-        for (uint32_t i = 0; zero && i < 4; i++) {
+    const uint32_t pitch = 4 * (t->segments * p->pixels + 2), pairs = (uint32_t)(t->rows + 1) / 2;
+    int32_t *totals = p->totals + (2 - t->start) * 4, *const end = totals + pairs * pitch;
+    const struct poly_begin_call call = {
+        .totals = hw_address(totals), .gap = 4 * pitch - 16 * (uint32_t)t->columns, .centres = hw_address(p->centres),
+        .columns = 4 * (uint32_t)t->columns, .pairs = pairs, .bias0 = (uint32_t)scales[0].bias, .bias1 = (uint32_t)scales[1].bias,
+    };
+    hw_poly_begin(&call);
+    for (const int32_t last = 4 * (t->columns - 1); zero && totals < end; totals += pitch)
+        for (uint32_t i = 0; i < 4; i++) {
             totals[i] += t->edges[0] ? zero * edges[i % 2][0] : 0;
-            totals[last + i] += t->edges[1] ? zero * edges[i % 2][1] : 0;
+            totals[last + (int32_t)i] += t->edges[1] ? zero * edges[i % 2][1] : 0;
         }
-    }
 }
 
-typedef void (*poly_loop)(const void *call);
-
-HW_INLINE void multiply_poly(const poly *p, const poly_tile *t, uint32_t most_channels, uint32_t unroll, poly_loop multiply)
+HW_INLINE void multiply_poly(const poly *p, const poly_tile *t, uint32_t most_channels, const struct poly_loop *loop)
 {
-    const uint32_t blocks = (p->channels + most_channels - 1) / most_channels;
+    const uint32_t blocks = (p->channels + most_channels - 1) / most_channels, step = p->channels * POLY_ROWS * 4;
     for (uint32_t block = 0; block < blocks; block++) {
         const uint32_t begin = p->channels * block / blocks, end = p->channels * (block + 1) / blocks;
-        const uint32_t skipped = (unroll - (end - begin) % unroll) % unroll;
+        const uint32_t skipped = (loop->unroll - (end - begin) % loop->unroll) % loop->unroll;
+        const uint32_t first = hw_address(p->words + begin * POLY_ROWS) - skipped * POLY_ROWS * 4;
         const struct poly_call call = {
-            .first = hw_address(p->words + begin * POLY_ROWS) - skipped * POLY_ROWS * 4,
-            .segment_step = p->channels * POLY_ROWS * 4, .segments = t->segments, .pairs = (uint32_t)(t->rows + 1) / 2,
+            .first = first, .last = first - 8 + t->segments * step,
+            .segment_step = step - (loop->turns ? (end - begin + skipped) * POLY_ROWS * 4 : 0), .pairs = (uint32_t)(t->rows + 1) / 2,
             .weights = hw_address(p->weights) + begin * POLY_WEIGHT_BYTES - skipped * POLY_WEIGHT_BYTES,
             .end = hw_address(p->weights) + end * POLY_WEIGHT_BYTES, .skipped = skipped * POLY_CHANNEL_BYTES, .totals = hw_address(p->totals),
         };
-        multiply(&call);
+        loop->run(&call);
     }
 }
 
 HW_APART void finish_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t filter, const hw_quick_scale scales[2])
 {
-    const uint32_t pitch = 4 * (t->segments * p->pixels + 2);
-    for (int32_t r = 0; r < t->rows; r++) {
-        const uint32_t index = ((uint32_t)(t->y0 + r) * op->out_w + (uint32_t)t->x0) * op->out_c + filter;
-        const struct poly_finish_call call = {
-            .totals = hw_address(p->totals + (uint32_t)(r / 2) * pitch + r % 2 * 2 + (2 - t->start) * 4),
-            .output = hw_address(op->output) + index, .out_step = op->out_c, .count = (uint32_t)t->columns,
-            .max = op->output_max * 0x01010101u, .scales = hw_address(scales),
-        };
-        hw_poly_finish(&call);
-    }
+    const uint32_t columns = (uint32_t)t->columns;
+    const uint32_t index = ((uint32_t)t->y0 * op->out_w + (uint32_t)t->x0) * op->out_c + filter;
+    const struct poly_finish_call call = {
+        .totals = hw_address(p->totals + (2 - t->start) * 4), .to_other = 8, .to_next = 16 * (t->segments * p->pixels + 2) - 8,
+        .bytes = 16 * columns, .output = hw_address(op->output) + index, .row_step = (uint32_t)op->out_w * op->out_c,
+        .out_step = op->out_c, .rows = (uint32_t)t->rows, .skipped = (0u - columns) % FINISH_UNROLL * FINISH_POSITION_BYTES,
+        .max = op->output_max * 0x01010101u, .scales = hw_address(scales),
+    };
+    hw_poly_finish(&call);
 }
 
 /* Whether it was done: the caller has another way for shapes and scales that do not fit. */
-HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, uint32_t unroll, poly_loop multiply)
+HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, const struct poly_loop *loop)
 {
     if (!is_polynomial(op) || !hw_is_quick(op, largest))
         return 0;
@@ -271,7 +267,7 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
                     if (op->input_zero[0])
                         sum_edges(&p, bits, shift, edges);
                     begin_totals(&p, &t, scales, edges, op->input_zero[0]);
-                    multiply_poly(&p, &t, most_channels, unroll, multiply);
+                    multiply_poly(&p, &t, most_channels, loop);
                     finish_poly(&p, &t, op, o, scales);
                 }
             }
