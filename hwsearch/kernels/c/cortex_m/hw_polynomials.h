@@ -119,37 +119,41 @@ HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint
 
 HW_APART void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift)
 {
-    const int32_t left = t->x0 - op->pad_w + t->start, in_w = op->in_w;
+    const uint32_t left = (uint32_t)(t->x0 - op->pad_w + t->start), in_w = op->in_w;
     const uint32_t pitch = p->most * pixels + 2;
     const uint8_t *const beside = op->pad_w == 1 ? (const uint8_t *)poly_zeros : p->padding;
     for (int32_t r = 0; r < ((t->rows + 1) & ~1) + 2; r++) {
         const int32_t v = t->y0 - op->pad_h + r;
-        const uint8_t *row = op->input[0] + (uint32_t)(v * in_w * op->in_c) + first;
-        uint32_t *words = p->words + r;
-        int32_t *sums = p->sums + (uint32_t)r * pitch, u = left;
+        const int inside = v >= 0 && v < op->in_h;
+        const uint8_t *const row = inside ? op->input[0] + (uint32_t)v * in_w * op->in_c + first : p->padding;
+        const uint32_t step = inside ? op->in_c : 0;
+        uint32_t *words = p->words + r, u = left;
+        int32_t *sums = p->sums + (uint32_t)r * pitch;
         for (uint32_t s = 0; s < t->segments; s++, words += p->channels * POLY_ROWS, sums += pixels) {
             const uint8_t *codes[4];
             for (uint32_t i = 0; i < pixels; i++, u++)
-                codes[i] = u < 0 || u >= in_w ? beside : v < 0 || v >= op->in_h ? p->padding : row + u * op->in_c;
+                codes[i] = u < in_w ? row + u * step : beside; /* left of the image, u is huge */
             pack_segment(words, codes, p->channels, pixels, shift, sums);
         }
         sums[0] = sums[1] = 0;
     }
 }
 
+HW_INLINE int32_t sum_rows(const int32_t *sum, uint32_t pitch) { return sum[0] + sum[pitch] + sum[2 * pitch]; }
+
 /* Sums of codes under each window, times `centre`. Positions before the first segment are zero. */
 HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
 {
     const uint32_t pitch = p->most * p->pixels + 2;
     for (int32_t r = 0; r < t->rows; r++) {
-        const int32_t *row = p->sums + (uint32_t)r * pitch;
-        int32_t *centres = p->centres + r * p->columns, before = 0, last = 0;
-        for (int32_t i = -t->start; i < t->columns + 2 - t->start; i++) {
-            const int32_t sum = i < 0 ? 0 : row[i] + row[i + (int32_t)pitch] + row[i + 2 * (int32_t)pitch];
-            if (i >= 2 - t->start)
-                *centres++ = (before + last + sum) * centre;
+        const int32_t *sum = p->sums + (uint32_t)r * pitch;
+        int32_t *centres = p->centres + r * p->columns, *const end = centres + t->columns;
+        int32_t before = t->start ? 0 : sum_rows(sum++, pitch), last = sum_rows(sum++, pitch);
+        while (centres < end) {
+            const int32_t now = sum_rows(sum++, pitch);
+            *centres++ = (before + last + now) * centre;
             before = last;
-            last = sum;
+            last = now;
         }
     }
 }
