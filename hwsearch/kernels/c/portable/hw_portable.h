@@ -26,6 +26,7 @@
 #define HW_CORTEX_M0
 #elif defined(__riscv)
 #define HW_RISCV
+#define HW_OWN_CONV2D
 #elif defined(__x86_64__)
 #define HW_X86
 #elif defined(__aarch64__)
