@@ -289,7 +289,7 @@ HW_APART void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x
     const uint32_t rows = (uint32_t)hw_smaller(t->out_h - y, QUAD), stride = (uint32_t)t->out_w * op->out_c;
     const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o;
     const int32_t c0 = centre[0], c1 = centre[1], c2 = centre[2], c3 = centre[3];
-    const int32_t zero = op->output_zero, max = op->output_max;
+    const int32_t max = op->output_max;
     const int quick = op->multiplier && rows == QUAD;
     uint8_t *code = (uint8_t *)op->output + index;
     for (uint32_t i = 0; i < count; i++, totals += QUAD, channels++, code++) {
@@ -298,11 +298,12 @@ HW_APART void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x
             continue;
         }
         const hw_channel c = *channels;
-        const int32_t a0 = 2 * totals[0] - c0, a1 = 2 * totals[1] - c1, a2 = 2 * totals[2] - c2, a3 = 2 * totals[3] - c3;
-        code[0] = hw_channel_code(&c, a0, zero, max);
-        code[stride] = hw_channel_code(&c, a1, zero, max);
-        code[2 * stride] = hw_channel_code(&c, a2, zero, max);
-        code[3 * stride] = hw_channel_code(&c, a3, zero, max);
+        const int32_t a0 = (c.bias - c0 + 2 * totals[0]) << c.left, a1 = (c.bias - c1 + 2 * totals[1]) << c.left;
+        const int32_t a2 = (c.bias - c2 + 2 * totals[2]) << c.left, a3 = (c.bias - c3 + 2 * totals[3]) << c.left;
+        code[0] = hw_channel_code(&c, a0, max);
+        code[stride] = hw_channel_code(&c, a1, max);
+        code[2 * stride] = hw_channel_code(&c, a2, max);
+        code[3 * stride] = hw_channel_code(&c, a3, max);
     }
 }
 

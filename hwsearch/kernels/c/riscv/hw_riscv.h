@@ -62,10 +62,10 @@ HW_INLINE hw_pairs hw_reversed(uint32_t four, uint32_t stored, uint32_t bits)
     return (hw_pairs){both >> (stored - bits) & mask, both >> (2 * stored - bits) & mask};
 }
 
-/* What one output channel's sums become codes with. */
+/* What one output channel's accumulators become codes with: hw_portable.h's scale with the zero point in the rounding term. Of a
+ * shifted accumulator the product's high word is below 2^30 and that term below 2^28. */
 typedef struct hw_channel {
-    hw_scale scale;
-    int32_t bias;
+    int32_t bias, multiplier, addend, shift, left;
     int saturates; /* an accumulator may exceed the limit of its scale */
 } hw_channel;
 
@@ -73,15 +73,22 @@ HW_INLINE hw_channel hw_make_channel(const hw_op *op, uint32_t reach, uint32_t o
 {
     hw_channel c = {.bias = op->bias[o]};
     if (op->multiplier) {
-        c.scale = hw_make_scale(op->multiplier[o], op->shift[o]);
-        c.saturates = reach + hw_magnitude(c.bias) > (uint32_t)c.scale.limit;
+        const hw_scale scale = hw_make_scale(op->multiplier[o], op->shift[o]);
+        c.multiplier = scale.multiplier, c.shift = scale.shift, c.left = scale.left;
+        c.addend = scale.half + (op->output_zero << scale.shift);
+        c.saturates = reach + hw_magnitude(c.bias) > (uint32_t)scale.limit;
     }
     return c;
 }
-/* The code of a sum, bias not included, that does not saturate. */
-HW_INLINE uint8_t hw_channel_code(const hw_channel *c, int32_t sum, int32_t zero, int32_t max)
+
+/* The code of an accumulator that was shifted left. Few reach beyond the largest code. */
+HW_INLINE uint8_t hw_channel_code(const hw_channel *c, int32_t shifted, int32_t max)
 {
-    return hw_code(hw_shifted(c->bias + sum, c->scale), c->scale, zero, max);
+    int32_t code = ((int32_t)((int64_t)shifted * c->multiplier >> 32) + c->addend) >> c->shift;
+    code &= ~(code >> 31);
+    if (__builtin_expect(code > max, 0))
+        code = max;
+    return (uint8_t)code;
 }
 
 #endif
