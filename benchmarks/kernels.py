@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hwsearch.graph.op import Op, OpKind
-from hwsearch.graph.precision import Precision
+from hwsearch.graph.precision import WEIGHTLESS_PRECISIONS, Precision
 from hwsearch.hardware.strips import packing, polynomials
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
-from hwsearch.kernels.catalogue import ALL_PRECISIONS, WIDTHS
+from hwsearch.kernels.catalogue import ALL_PRECISIONS
 from hwsearch.kernels.targets import EmulatorTarget
 from hwsearch.kernels.timing import NO_WAIT, STM32L4PLUS_120MHZ, FlashTiming
 from hwsearch.kernels.toolchain import CORTEX_M4, find_compiler
@@ -149,7 +149,7 @@ def rows(kinds: Sequence[str]) -> Iterator[Row]:
     for op in layers():
         if kinds and op.kind.value not in kinds:
             continue
-        for precision in ALL_PRECISIONS if op.has_weights else [Precision(0, bits) for bits in WIDTHS]:
+        for precision in ALL_PRECISIONS if op.has_weights else WEIGHTLESS_PRECISIONS:
             yield measure(op, precision, known)
 
 

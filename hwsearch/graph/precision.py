@@ -46,6 +46,38 @@ class Precision:
         return f"w{self.weight_bits}a{self.activation_bits}" if self.weight_bits else f"a{self.activation_bits}"
 
 
+WEIGHT_WIDTHS = (1, 2, 3, 4, 8)
+"""Widths of weights that kernels multiply, and at which weights are stored."""
+
+ACTIVATION_WIDTHS = (1, 2, 3, 4, 8)
+"""Widths of activations that kernels read."""
+
+_ACTIVATION_CLASSES = {0: (2, 4, 8), 1: (2, 4, 8), 2: (2, 4, 8), 3: (3, 4, 8), 4: (2, 4, 8), 8: (2, 4, 8)}
+"""Activation widths that kernels are written for, by the width of their weights (0: none)."""
+
+
+def kernel_precision(precision: Precision) -> Precision:
+    """The precision of the kernel that runs an operation: its weights' width, and the narrowest activations that hold its own.
+
+    Narrower activations than a kernel is written for use less of its range, take the same time and have no rows of their own.
+    A width that no kernel has is returned as it is.
+
+    >>> [str(kernel_precision(Precision.parse(text))) for text in ("w1a1", "w2a3", "w3a2", "w8a8", "a3")]
+    ['w1a2', 'w2a4', 'w3a3', 'w8a8', 'a4']
+    """
+    classes = _ACTIVATION_CLASSES.get(precision.weight_bits, ())
+    if precision.activation_bits not in ACTIVATION_WIDTHS or not classes:
+        return precision
+    return Precision(precision.weight_bits, next(bits for bits in classes if bits >= precision.activation_bits))
+
+
+KERNEL_PRECISIONS = tuple(Precision(weight, activation) for weight in WEIGHT_WIDTHS for activation in _ACTIVATION_CLASSES[weight])
+"""Precisions that weighted operations have kernels of their own for."""
+
+WEIGHTLESS_PRECISIONS = tuple(Precision(0, activation) for activation in _ACTIVATION_CLASSES[0])
+"""Precisions at which operations without weights are measured."""
+
+
 class BitAssignment(Mapping[str, Precision]):
     """A precision for every operation of a network, by operation name; immutable and hashable.
 

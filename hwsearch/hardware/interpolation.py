@@ -18,10 +18,9 @@ from scipy.optimize import nnls
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.profile import Measurement, RowKey
 from hwsearch.hardware.strips import (
-    DEPTHWISE_ROWS,
     POLY_OUT_ROWS,
     Polynomials,
-    depthwise_pairs_bytes,
+    depthwise_streams,
     packing,
     polynomials,
     strips,
@@ -37,8 +36,8 @@ ERROR_QUANTILE = 0.95
 
 MIN_POOLED_ROWS = 80
 """Rows of one body of code from which other kernels and strides help: twice the loops of the most detailed body."""
-N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS = 22, 13
-"""Loops of the two ways in which a Cortex-M convolves."""
+N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS, N_STREAM_LOOPS = 22, 13, 12
+"""Loops of the ways in which a Cortex-M convolves."""
 
 Floats = NDArray[np.float64]
 
@@ -103,18 +102,21 @@ def _tiled_turns(key: RowKey) -> Floats:
     )  # fmt: skip
 
 
-def _pair_turns(key: RowKey) -> Floats:
-    """Turns of each loop of `hw_depthwise.h`; shapes that it leaves take the portable loops, in other columns."""
+def _stream_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m/hw_depthwise_conv2d.c`; shapes that it leaves take the portable loops, in other columns."""
     op, others = _op_of(key), _depthwise_turns(key)
-    if not depthwise_pairs_bytes(op):
-        return np.concatenate([np.zeros(7), others])
-    channels, (_, out_h, out_w), stride = op.in_shape[0], op.out_shape, op.stride[0]
-    most_rows = (DEPTHWISE_ROWS - 3) // stride + 1
-    tiles, steps = math.ceil(out_h / most_rows), math.ceil(out_w / 2) if stride == 1 else out_w
-    in_rows = tiles * channels * (3 - stride) + channels * out_h * stride
+    cut = depthwise_streams(op, key.precision)
+    if cut is None:
+        return np.concatenate([np.zeros(N_STREAM_LOOPS), others])
+    channels, quads, stride = op.in_shape[0], math.ceil(op.in_shape[0] / LANES), op.stride[0]
+    lengths = [min(cut.rows, cut.out_rows - first) for first in range(0, cut.out_rows, cut.rows)]
+    words = sum(length * cut.words for length in lengths)
+    in_rows = sum(length * stride + 3 - stride for length in lengths) * quads
+    outputs = math.prod(op.out_shape)
     own = [
-        1, tiles * channels, in_rows, in_rows * (steps + 1), channels * out_h, channels * out_h * steps,
-        channels * out_h * out_w,
+        1, cut.tiles * quads, in_rows, in_rows * cut.phases, in_rows * cut.phases * cut.words, cut.tiles * channels,
+        channels * words, channels * words * cut.sums / 4, quads * words * cut.sums / 4, quads * cut.out_rows, outputs,
+        outputs * (channels % LANES > 0),
     ]  # fmt: skip
     return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
 
@@ -156,7 +158,7 @@ def _in_strips(key: RowKey) -> Floats:
     outputs, taps = key.out_shape[0] // key.groups, math.prod(cut.kernel)
     blocks = key.groups * math.ceil(outputs / pack.filters)
     positions = key.groups * cut.tiles * cut.in_rows * cut.positions
-    bytewise, spread = cut.given % LANES != 0, cut.given != cut.channels
+    bytewise, spread = cut.given % LANES != 0, cut.is_spread
     calls = positions * (taps if cut.gathered and not bytewise else 1)
     words = calls * (cut.window if cut.gathered and bytewise else cut.channels)
     summed = key.groups * cut.tiles * cut.rows * cut.part
@@ -171,7 +173,7 @@ def _in_strips(key: RowKey) -> Floats:
             key.groups * cut.tiles, *packing_turns, positions * cut.kernel[0] * ways[0], summed,
             summed * (1 if cut.gathered else taps), cut.tiles * blocks, cut.tiles * blocks * cut.window,
             cut.tiles * blocks * cut.window * spread, blocks * cut.out_h, pixels * quick, pixels * (not quick), stretches,
-            pixels * cut.window, elements * quick, elements * (not quick),
+            pixels * cut.runs * cut.run, elements * quick, elements * (not quick),
         ],
         dtype=np.float64,
     )  # fmt: skip
@@ -234,7 +236,7 @@ _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
     OpKind.CONV2D: (_tiled_turns, _strip_turns),
     OpKind.AVG_POOL: (_pool_turns,),
     OpKind.MAX_POOL: (_pool_turns,),
-    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _pair_turns),
+    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _stream_turns),
 }
 
 

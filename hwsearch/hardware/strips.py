@@ -2,7 +2,8 @@
 
 `hw_strips.h`: some rows of output at a time, their columns dealt to lanes that are computed together; the input under them is
 packed once, in at most 16 KB where one row of lanes fits. `hw_polynomials.h`: 3x3 convolutions of narrow codes go by tiles of
-8 rows, several pixels to a word. The C code computes the same sizes.
+8 rows, several pixels to a word. `hw_depthwise_conv2d.c`: some rows of four channels, as streams. The C code computes the same
+sizes.
 """
 
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ class Packing:
 def packing(precision: Precision) -> Packing:
     """SMLAD for products of 12 bits and more, else UMLAL with fields of 10 to 15 bits."""
     widths = (precision.weight_bits, precision.activation_bits)
-    if widths in ((8, 8), (8, 4), (4, 8)):
+    if widths in ((8, 8), (8, 4), (4, 8), (3, 8)):
         return Packing(lanes=2, filters=4, limit=WIDE_LIMIT)
-    field_bits = {(2, 2): 10, (4, 4): 14}.get(widths, 15)
+    field_bits = {(1, 2): 10, (2, 2): 10, (3, 3): 14, (3, 4): 14, (4, 4): 14}.get(widths, 15)
     largest = (2 ** widths[0] - 1) * (2 ** widths[1] - 1)
     return Packing(lanes=4, filters=6 if field_bits == 10 else 4, limit=(2**field_bits - 1) // largest)
 
@@ -46,7 +47,8 @@ class Strips:
     """Tiles of one convolution: `columns` x `rows` output pixels, `part` columns to each lane.
 
     `gathered`: every window is copied, and the tile's pixels are one row; else lanes share `in_rows` x `positions` inputs, and
-    the `given` channels of a group are packed in fours, as `channels`.
+    the `given` channels of a group are packed in fours, as `channels`. `paired`: two lanes take turns, `positions` are those of
+    both, and rows are packed as they lie.
     """
 
     out_h: int
@@ -57,6 +59,7 @@ class Strips:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     gathered: bool
+    paired: bool
     columns: int
     rows: int
     lanes: int
@@ -68,7 +71,9 @@ class Strips:
 
     @property
     def positions(self) -> int:
-        return self.part if self.gathered else (self.part - 1) * self.stride[1] + self.kernel[1]
+        if self.gathered:
+            return self.part
+        return ((self.columns if self.paired else self.part) - 1) * self.stride[1] + self.kernel[1]
 
     @property
     def in_rows(self) -> int:
@@ -84,8 +89,22 @@ class Strips:
         return 1 if self.gathered else self.kernel[0]
 
     @property
+    def is_spread(self) -> bool:
+        """Whether weights are copied to one code per byte first."""
+        return self.given != self.channels or self.paired
+
+    @property
+    def run(self) -> int:
+        """Packed codes of one such stretch."""
+        if self.gathered:
+            return self.window
+        return -(-self.kernel[1] * self.given // 2) * 2 if self.paired else self.kernel[1] * self.channels
+
+    @property
     def row_bytes(self) -> int:
         """Packed codes of one input row, two bytes each."""
+        if self.paired:
+            return ((self.part - 1) * self.stride[1] * self.given * 2 + self.run) * self.lanes * 2
         return self.positions * (self.window if self.gathered else self.channels) * self.lanes * 2
 
     def scratch_bytes(self) -> int:
@@ -94,7 +113,9 @@ class Strips:
         sums = 4 * self.lanes * (self.in_rows * self.positions + self.rows * self.part)
         padding = -(-self.channels // 4) * 4
         staged = self.lanes * (self.window if self.gathered else self.channels) if self.given % 4 else 0
-        spread = MOST_FILTERS * self.window if self.given != self.channels else 0
+        if self.paired:
+            staged = self.positions * self.given // 4 * 4 + 4
+        spread = MOST_FILTERS * self.window if self.is_spread else 0
         return self.in_rows * self.row_bytes + 8 * self.window + stretches + sums + padding + staged + spread
 
 
@@ -107,15 +128,17 @@ def strips(op: Op, precision: Precision) -> Strips:
     pointwise = op.kernel == op.stride == (1, 1) and op.padding == (0, 0) and not gathered
     if not pointwise and kernel_h <= stride_h and kernel_w <= stride_w:
         gathered = True
-    channels = given if gathered else -(-given // 4) * 4
-    window = -(-kernel_h * kernel_w * channels // 4) * 4
+    paired = not (gathered or pointwise) and pack.is_wide and given % 4 != 0 and op.groups == 1 and out_w % 2 == 0
+    channels = given if gathered or paired else -(-given // 4) * 4
+    run = -(-kernel_w * channels // 2) * 2 if paired else kernel_w * channels
+    window = -(-kernel_h * run // 4) * 4
     if pointwise or gathered:
         out_h, out_w = 1, out_h * out_w
 
     def cut(columns: int, rows: int) -> Strips:
         return Strips(
             out_h=out_h, out_w=out_w, given=given, channels=channels, window=window, kernel=op.kernel,
-            stride=op.stride, gathered=gathered, columns=columns, rows=rows, lanes=pack.lanes, limit=pack.limit,
+            stride=op.stride, gathered=gathered, paired=paired, columns=columns, rows=rows, lanes=pack.lanes, limit=pack.limit,
         )  # fmt: skip
 
     under = 1 if gathered else kernel_h
@@ -123,6 +146,7 @@ def strips(op: Op, precision: Precision) -> Strips:
     while columns > pack.lanes and cut(columns, 1).row_bytes * under > STRIP_BYTES:
         pieces += 1
         columns = -(-out_w // pieces)
+        columns += columns % 2 if paired else 0
     fit, rows = STRIP_BYTES // cut(columns, 1).row_bytes, 1
     if not gathered and fit > under:
         rows = min((fit - under) // stride_h + 1, out_h)
@@ -131,8 +155,11 @@ def strips(op: Op, precision: Precision) -> Strips:
 
 
 POLY_BYTES, POLY_ROWS, POLY_OUT_ROWS, POLY_MOST_CHANNELS = 16384, 10, 8, 128
-_POLYNOMIALS = {(4, 4): (2, 8), (2, 8): (2, 4), (2, 4): (3, 10), (4, 2): (3, 10), (2, 2): (4, 12)}
-"""Pixels in a word, and channels until fields must be emptied, by widths of weights and activations."""
+_POLYNOMIALS = {
+    (1, 2): (4, 10), (1, 4): (3, 13), (1, 8): (2, 15), (2, 2): (4, 10), (2, 4): (3, 13), (2, 8): (2, 15),
+    (3, 3): (3, 13), (3, 4): (3, 13), (4, 2): (3, 13), (4, 4): (2, 14),
+}  # fmt: skip
+"""Pixels in a word and bits of a field, by widths of weights and activations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,30 +202,76 @@ def polynomials(op: Op, precision: Precision) -> Polynomials | None:
     """The tiling of a 3x3 convolution of narrow codes; None for others."""
     channels, outputs = op.in_shape[0] // op.groups, op.out_channels // op.groups
     shape_fits = op.kernel == (3, 3) and op.stride == (1, 1) and channels % 4 == 0 and channels <= POLY_MOST_CHANNELS
-    found = _POLYNOMIALS.get((precision.weight_bits, precision.activation_bits))
+    widths = (precision.weight_bits, precision.activation_bits)
+    found = _POLYNOMIALS.get(widths)
     if not found or not shape_fits or outputs % 2:
         return None
+    pixels, field_bits = found
+    most_channels = (2**field_bits - 1) // (9 * (2 ** widths[0] - 1) * (2 ** widths[1] - 1))
     _, out_h, out_w = op.out_shape
     pieces = 1
     while True:
         columns = -(-out_w // pieces)
         cut = Polynomials(
-            out_h=out_h, out_w=out_w, channels=channels, columns=columns, pixels=found[0], most_channels=found[1]
+            out_h=out_h, out_w=out_w, channels=channels, columns=columns, pixels=pixels, most_channels=most_channels
         )  # fmt: skip
         if columns == 1 or cut.packed_bytes <= POLY_BYTES:
             return cut
         pieces += 1
 
 
-DEPTHWISE_ROWS, DEPTHWISE_COLUMNS = 10, 256
+STREAM_BYTES, CHANNELS, STREAM_UNROLL = 8192, 4, 4
 
 
-def depthwise_pairs_bytes(op: Op) -> int:
-    """Working memory of `hw_depthwise.h`: pairs of pixels, 10 rows and four channels each, and sums; 0 for other shapes."""
-    _, out_h, out_w = op.out_shape
-    if op.kernel != (3, 3) or op.stride not in ((1, 1), (2, 2)) or op.in_shape[0] % 4 or out_w > DEPTHWISE_COLUMNS:
-        return 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthwiseStreams:
+    """Tiles of one 3x3 depthwise convolution: `rows` output rows, `lines` input rows of `phases` x `words` words a channel.
+
+    `turned`: neighbours lie along columns, which are the rows meant here. Sums of 32 bits have a place of their own (`wide`).
+    """
+
+    out_rows: int
+    rows: int
+    lines: int
+    words: int
+    phases: int
+    sums: int
+    turned: bool
+    wide: bool
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.out_rows // self.rows)
+
+    def scratch_bytes(self) -> int:
+        """Streams of four channels, with what loops read beyond them, and sums of one channel."""
+        streams = (self.lines * self.words + STREAM_UNROLL + 2) * self.phases * CHANNELS
+        sums = (self.rows * self.words + STREAM_UNROLL) * self.sums + 8 if self.wide else 0
+        return 4 * (streams + sums)
+
+
+def depthwise_streams(op: Op, precision: Precision) -> DepthwiseStreams | None:
+    """How a 3x3 depthwise convolution with stride 1 or 2 is cut; None for others."""
+    if op.kernel != (3, 3) or op.stride not in ((1, 1), (2, 2)):
+        return None
     stride = op.stride[0]
-    rows = min((DEPTHWISE_ROWS - 3) // stride + 1, out_h)
-    pairs = (-(-out_w // 2) if stride == 1 else out_w) + 1
-    return 4 * (4 * DEPTHWISE_ROWS * pairs + rows * out_w + 1)
+    reach = 9 * (2**precision.weight_bits - 1) * (2**precision.activation_bits - 1)
+    wide = reach >= 2**15
+    pixels = 4 if reach < 2**7 else 2
+    phases, sums = (1, 3 - stride) if wide else (stride, pixels)
+
+    def row_words(axis: int) -> int:
+        width, pad = op.out_shape[axis], op.padding[axis - 1]
+        shared = pad > 0 and (stride == 1 or 2 * width - pad >= op.in_shape[axis])
+        return -(-(width + 3 - stride - shared) // sums)
+
+    _, out_h, out_w = op.out_shape
+    turned = row_words(1) * out_w < row_words(2) * out_h
+    out_rows, words = (out_w, row_words(1)) if turned else (out_h, row_words(2))
+    fit = STREAM_BYTES // (4 * CHANNELS * phases * words)
+    rows = min(max(fit - 2 if stride == 1 else (fit - 1) // 2, 1), out_rows)
+    rows = -(-out_rows // -(-out_rows // rows))
+    return DepthwiseStreams(
+        out_rows=out_rows, rows=rows, lines=rows * stride + 3 - stride, words=words, phases=phases, sums=sums,
+        turned=turned, wide=wide,
+    )  # fmt: skip

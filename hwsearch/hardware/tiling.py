@@ -21,9 +21,10 @@ WORD_PAIR_BYTES = 8
 
 def filters_per_block(precision: Precision) -> int:
     """Filters whose weights are expanded together: two words of as many filters as fields fit."""
-    low = (precision.weight_bits == 2) + (precision.activation_bits == 2)
-    packed = low == 1 or (precision.weight_bits, precision.activation_bits) == (4, 4)
-    return 2 * (3 if low == 2 else 2 if packed else 1)
+    weights, activations = precision.weight_bits, precision.activation_bits
+    if weights <= 2 and activations == 2:
+        return 6
+    return 4 if weights <= 2 or activations == 2 or max(weights, activations) <= 4 else 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind, Shape
-from hwsearch.graph.precision import Precision
+from hwsearch.graph.precision import ACTIVATION_WIDTHS, KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision, kernel_precision
 from hwsearch.hardware.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 
@@ -35,9 +35,9 @@ BODIES = {
 Every source is compiled everywhere; c/portable/hw_portable.h decides which of the bodies of an operation is one.
 """
 
-WIDTHS = (2, 4, 8)
-ALL_PRECISIONS = tuple(Precision(weight, activation) for weight in WIDTHS for activation in WIDTHS)
-"""Precisions of a weighted operation; a weightless one runs at the same activation widths."""
+WIDTHS = WEIGHT_WIDTHS
+ALL_PRECISIONS = KERNEL_PRECISIONS
+"""Precisions of the functions of a weighted operation; a weightless one has a single function."""
 
 ACCUMULATOR_LIMIT = 2**30
 """A sum of products stays below this magnitude, which leaves as much room for the bias in an int32."""
@@ -57,6 +57,9 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("output_max", "uint8"),
 )
 """The members of `hw_op` (c/hw_kernels.h), in order."""
+
+REQUANTIZE_FIELDS = ("bias", "multiplier", "shift")
+"""Fields that point to constants, which lie one behind the other."""
 
 Arguments = dict[str, int | tuple[int, int]]
 """Values of the fields of `hw_op` that are not pointers; `input_zero` is a pair."""
@@ -78,7 +81,8 @@ class Kernel:
 def kernel(op: Op, precision: Precision) -> Kernel:
     """The function that runs an operation.
 
-    A function without weights handles one byte per code, whatever the width, so it serves all activation widths.
+    A function without weights handles one byte per code, whatever the width, so it serves all activation widths. One with
+    weights serves every activation width for which it is the narrowest (`kernel_precision`).
 
     >>> from hwsearch.graph.op import Op, OpKind
     >>> fc = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(64,), out_shape=(10,))
@@ -86,7 +90,7 @@ def kernel(op: Op, precision: Precision) -> Kernel:
     'hw_linear_w4a4'
     """
     require_support(op, precision)
-    suffix = f"_{precision}" if op.has_weights else ""
+    suffix = f"_{kernel_precision(precision)}" if op.has_weights else ""
     return Kernel(symbol=f"hw_{op.kind}{suffix}", sources=_sources(op.kind))
 
 
@@ -95,7 +99,7 @@ def all_kernels() -> tuple[Kernel, ...]:
     found = [
         Kernel(symbol=f"hw_{kind}{suffix}", sources=_sources(kind))
         for kind in OpKind
-        for suffix in ([f"_{precision}" for precision in ALL_PRECISIONS] if kind.has_weights else [""])
+        for suffix in ([f"_{precision}" for precision in KERNEL_PRECISIONS] if kind.has_weights else [""])
     ]
     return tuple(sorted(found, key=lambda item: item.symbol))
 
@@ -135,14 +139,15 @@ def refusal(op: Op, precision: Precision) -> str:
     """Why the catalogue refuses an operation; empty if it does not."""
     if op.has_weights != bool(precision.weight_bits):
         return "a precision must name a weight width exactly where there are weights; write a8 or w8a8"
-    if precision.activation_bits not in WIDTHS or (op.has_weights and precision.weight_bits not in WIDTHS):
-        return "widths must be 2, 4 or 8 bits; choose the next wider one"
+    if precision.activation_bits not in ACTIVATION_WIDTHS or (op.has_weights and precision.weight_bits not in WEIGHT_WIDTHS):
+        return "widths must be 1, 2, 3, 4 or 8 bits; choose the next wider one"
     shapes = (*_height_width_channels(op, op.in_shape), *_height_width_channels(op, op.out_shape), op.groups)
     if max(shapes) > 65535 or max(*op.kernel, *op.stride, *op.padding) > 255:
         return "sides and channels must fit 16 bits, kernel, stride and padding 8 bits; make the layer smaller"
     if op.kind is OpKind.DEPTHWISE_CONV2D and not op.in_shape[0] == op.out_channels == op.groups:
         return "a depthwise convolution has one filter per channel; more filters are a grouped conv2d"
-    largest = op.reduction * (2**precision.weight_bits - 1) * (2**precision.activation_bits - 1)
+    runs_at = kernel_precision(precision)
+    largest = op.reduction * (2**runs_at.weight_bits - 1) * (2**runs_at.activation_bits - 1)
     if largest >= ACCUMULATOR_LIMIT:
         return f"its sum of {op.reduction} products may reach {largest}, beyond 2^30; choose narrower widths or fewer inputs"
     return ""

@@ -77,7 +77,7 @@ def best_step(samples: Tensor, *, bits: int, unsigned: bool, limit: float | None
     if values.numel() == 0:
         return min(1.0 / float(2**bits - 1), bound)
     zero = zero_point(bits, unsigned=unsigned)
-    reach: int = 2**bits - 1 - zero
+    reach: int = max(2**bits - 1 - zero, 1)  # signed codes of 1 bit hold zero and one negative value
     peak = float(values.abs().max())
     steps = [min(peak * share / 64 / reach, bound) for share in range(2, 66)]
     errors = [float((fake_quantize(values, torch.tensor(step), zero, bits) - values).square().mean()) for step in steps]

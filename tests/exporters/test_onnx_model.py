@@ -38,6 +38,15 @@ def test_onnx_runtime_computes_what_the_integer_reference_does(kind, seed, make_
     assert logits.dtype == np.int32 and entries.dtype == np.int64
 
 
+@pytest.mark.parametrize("widths", [(1, 3), (1, 2), (1, 2, 3, 4, 8)])
+def test_widths_that_onnx_has_no_type_for_are_computed_alike(widths, make_model, make_codes, tmp_path):
+    model, codes = make_model("cascade", widths=widths, seed=1), make_codes(20, 1)
+    assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
+    expected = run_model(model, codes)
+    logits, entries = run_onnx(_save(model, tmp_path), model, codes)
+    assert (logits == expected.logits).all() and (entries == expected.entries).all()
+
+
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_the_random_models_reach_every_entry(kind, make_model, make_codes):
     assert set(run_model(make_model(kind), make_codes(40, 0)).entries) == {0, 1, 2}
@@ -173,8 +182,8 @@ def test_only_the_chosen_path_executes(kind, entry, make_model, make_codes, tmp_
 
 def test_a_width_without_an_onnx_type_is_refused_by_name(make_model):
     model = make_model("static")
-    odd = {**model.stored, "wide": dataclasses.replace(model.stored["wide"], bits=3)}
-    with pytest.raises(BundleError, match=r"one of \[2, 4, 8\] bits.*wide has 3; take that width out"):
+    odd = {**model.stored, "wide": dataclasses.replace(model.stored["wide"], bits=5)}
+    with pytest.raises(BundleError, match=r"one of \[1, 2, 3, 4, 8\] bits.*wide has 5; take that width out"):
         build_onnx(dataclasses.replace(model, stored=odd))
 
 

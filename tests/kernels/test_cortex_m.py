@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.hardware.strips import polynomials
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
@@ -171,9 +172,31 @@ def test_fields_hold_the_largest_products(precision: Precision) -> None:
         convolution((264, 3, 3), 8, (1, 1)),
         convolution((3, 8, 8), 4, (3, 3), stride=(2, 2), padding=(1, 1)),
     ]
+    cut = polynomials(ops[0], precision)
+    if cut:  # as many channels as one field takes, and padding that counts
+        ops.append(convolution((cut.most_channels // 4 * 4, 3, 9), 2, (3, 3), padding=(1, 1)))
     for op in ops:
         for logits in (True, False):
             assert agrees(with_largest_codes(random_case(op, precision, 8, 1, logits=logits))), f"{op} {precision}"
+
+
+def with_smallest_weights(case: Case) -> Case:
+    """Every input code at its largest and every weight at its most negative."""
+    largest = with_largest_codes(case)
+    assert largest.stored is not None
+    return replace(largest, stored=StoredWeights(codes=np.zeros_like(largest.stored.codes), bits=largest.stored.bits))
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_depthwise_fields_hold_sums_of_either_sign(precision: Precision) -> None:
+    """Rows and columns of every length modulo a word, also turned ones, with large and small biases."""
+    for seed, (height, width, step) in enumerate([(5, 6, 1), (25, 5, 1), (7, 3, 1), (11, 12, 2), (9, 25, 2), (1, 1, 1)]):
+        op = convolution((4, height, width), 4, (3, 3), (step, step), (1, 1), groups=4)
+        case = random_case(op, precision, precision.weight_bits, seed)
+        bias = np.array([0, 9000, -9000, 40000], np.int32)
+        for extreme in (with_largest_codes(case), with_smallest_weights(case)):
+            constants = replace(extreme.constants, bias=bias, shift=extreme.constants.shift + 4)
+            assert agrees(replace(extreme, constants=constants)), f"{op} {precision}"
 
 
 @pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)

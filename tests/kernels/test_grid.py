@@ -8,7 +8,7 @@ import pytest
 
 from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.op import Op, OpKind
-from hwsearch.graph.precision import Precision
+from hwsearch.graph.precision import WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
 from hwsearch.graph.space import SearchSpace, list_spaces, load_space, network_for_space
 from hwsearch.hardware.profile import HardwareProfile, RowKey, load_profile
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, BODIES, C_FOLDER, all_kernels, files_behind
@@ -38,9 +38,10 @@ def needed(space: SearchSpace) -> Iterator[RowKey]:
     for unit in space.units:
         widths = {precision.weight_bits for precision in unit.precisions}
         for op in (space.network[name] for name in unit.ops):
+            logits = not space.network.consumers(op.name)
             for precision in unit.precisions:
                 if op.has_weights:
-                    yield from (RowKey.of(op, precision, bits) for bits in widths if bits >= precision.weight_bits)
+                    yield from (RowKey.of(op, precision, bits, logits) for bits in widths if bits >= precision.weight_bits)
                 else:
                     yield RowKey.of(op, precision.without_weights(), 0)
 
@@ -51,8 +52,10 @@ def gate_rows(space: SearchSpace) -> Iterator[RowKey]:
         for hidden in policies.gate_hidden:
             shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=hidden)
             for entries in range(2, policies.max_entries + 1):
-                for op in gate_graph(shape, space.network.input_shape, entries).ops:
-                    yield RowKey.of(op, Precision(8 if op.has_weights else 0, 8), 8 if op.has_weights else 0)
+                gate = gate_graph(shape, space.network.input_shape, entries)
+                for op in gate.ops:
+                    bits = 8 if op.has_weights else 0
+                    yield RowKey.of(op, Precision(bits, 8), bits, op is gate.output)
 
 
 def test_shapes_csv_is_what_the_reference_networks_have() -> None:
@@ -69,7 +72,7 @@ def test_the_grid_has_each_row_once_and_every_kernel() -> None:
     assert len({work.key for work in grid}) == len(grid)
     measured = {(work.op.kind, work.precision) for work in grid}
     for kind in OpKind:
-        wanted = ALL_PRECISIONS if kind.has_weights else [Precision(0, bits) for bits in (2, 4, 8)]
+        wanted = ALL_PRECISIONS if kind.has_weights else WEIGHTLESS_PRECISIONS
         if kind is not OpKind.ARGMAX:
             assert {precision for found, precision in measured if found is kind} == set(wanted)
 
@@ -83,7 +86,7 @@ def test_weights_are_stored_at_their_own_and_every_wider_width() -> None:
         for work in default_grid()
         if work.op.kind is op.kind and work.op.in_shape == network[-1].in_shape and work.op.out_shape == network[-1].out_shape
     }
-    assert stored == {(2, 2), (2, 4), (2, 8), (4, 4), (4, 8), (8, 8)}
+    assert stored == {(bits, wider) for bits in WEIGHT_WIDTHS for wider in WEIGHT_WIDTHS if wider >= bits}
 
 
 def test_a_users_network_adds_its_own_rows(spaces: dict[str, SearchSpace]) -> None:

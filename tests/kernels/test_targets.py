@@ -54,7 +54,7 @@ SHAPES: dict[OpKind, list[Op]] = {
 
 
 def cases() -> list[Case]:
-    """Every kind at every precision and stored width."""
+    """Every kind at every precision, weights stored at their own width, at the widest and at that whose codes straddle bytes."""
     found = []
     for kind, ops in SHAPES.items():
         for op in ops:
@@ -62,7 +62,7 @@ def cases() -> list[Case]:
                 found += [random_case(op, Precision(0, bits), 0, seed=bits) for bits in (2, 4, 8)]
                 continue
             for precision in ALL_PRECISIONS:
-                stored = [bits for bits in (2, 4, 8) if bits >= precision.weight_bits]
+                stored = sorted({precision.weight_bits, max(precision.weight_bits, 3), 8})
                 found += [random_case(op, precision, bits, seed=bits) for bits in stored]
     return found
 

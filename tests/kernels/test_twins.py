@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind
-from hwsearch.graph.precision import Precision
+from hwsearch.graph.precision import Precision, kernel_precision
 from hwsearch.hardware.strips import strips
 from hwsearch.hardware.tiling import convolution_tiling
 from hwsearch.kernels import reference
@@ -249,6 +249,36 @@ def test_shapes_of_real_networks_agree(library: ctypes.CDLL, precision: Precisio
         assert weighted_call(op, precision, 8, 3).agrees(library)
 
 
+@pytest.mark.parametrize("stored_bits", [1, 2, 3, 4, 8])
+def test_every_code_is_read_at_every_place_of_a_stored_word(library: ctypes.CDLL, stored_bits: int) -> None:
+    """Codes of 3 bits straddle bytes and words: an input of one 1 among zeros reads one weight, at any place of 3 words."""
+    codes = np.arange(2**stored_bits, dtype=np.uint8)
+    for place in range(33):
+        inputs = np.zeros(33, np.uint8)
+        inputs[place] = 1
+        weights = np.random.default_rng(place).integers(0, 2**stored_bits, (len(codes), 1, 1, 33)).astype(np.uint8)
+        weights[:, 0, 0, place] = codes
+        op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(33,), out_shape=(len(codes),))
+        pixel = Op(name="conv", kind=OpKind.CONV2D, inputs=("input",), in_shape=(33, 1, 1), out_shape=(len(codes), 1, 1))
+        none = np.array([], np.int32)
+        constants = OpConstants(
+            bias=np.zeros(len(codes), np.int32), multiplier=none, shift=none, input_zero=(0,), output_zero=0, output_max=255
+        )
+        for bits in (bits for bits in WIDTHS if bits <= stored_bits):
+            for taken, shape in ((op, (33,)), (pixel, (1, 1, 33))):
+                stored = StoredWeights(codes=weights, bits=stored_bits)
+                assert Call(taken, Precision(bits, 8), (inputs.reshape(shape),), stored, constants).agrees(library)
+
+
+@pytest.mark.parametrize("text", ["w1a1", "w1a3", "w2a1", "w2a3", "w3a1", "w3a2", "w4a1", "w4a3", "w8a1", "w8a3"])
+def test_an_activation_width_without_a_kernel_runs_on_the_next_wider_one(library: ctypes.CDLL, text: str) -> None:
+    precision = Precision.parse(text)
+    for op in (conv((16, 8, 9), 6, 3, 1), Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(70,), out_shape=(5,))):
+        call = weighted_call(op, precision, precision.weight_bits, 4)
+        assert kernel(op, precision).symbol == kernel(op, kernel_precision(precision)).symbol != f"hw_{op.kind}_{precision}"
+        assert call.agrees(library)
+
+
 def test_a_flattened_image_is_read_in_channel_last_order(library: ctypes.CDLL) -> None:
     op = Op(name="fc", kind=OpKind.LINEAR, inputs=("pool",), in_shape=(6, 2, 3), out_shape=(5,))
     assert weighted_call(op, Precision(4, 8), 8, 0).agrees(library)
@@ -345,7 +375,7 @@ def test_rounding_is_exhaustively_that_of_the_reference_around_every_half(librar
 
 def test_every_function_of_the_catalogue_exists(library: ctypes.CDLL) -> None:
     assert all(hasattr(library, found.symbol) for found in all_kernels())
-    assert len(all_kernels()) == 3 * 9 + 5
+    assert len(all_kernels()) == 3 * 15 + 5
 
 
 def test_a_package_compiles_only_what_it_selects(tmp_path: Path) -> None:
@@ -368,7 +398,9 @@ def test_sums_that_could_overflow_are_refused() -> None:
         kernel(wide, Precision(8, 8))
 
 
-@pytest.mark.parametrize(("precision", "reason"), [(Precision(3, 8), "2, 4 or 8 bits"), (Precision(0, 8), "name a weight width")])
+@pytest.mark.parametrize(
+    ("precision", "reason"), [(Precision(5, 8), "2, 3, 4 or 8 bits"), (Precision(0, 8), "name a weight width")]
+)
 def test_precisions_without_a_kernel_are_refused(precision: Precision, reason: str) -> None:
     with pytest.raises(NetworkError, match=reason):
         kernel(conv((4, 4, 4), 4, 3, 1), precision)

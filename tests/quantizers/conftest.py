@@ -56,9 +56,9 @@ def make_task(model: nn.Module, channels: int, side: int, *, shift: float = 0.0)
     return Task(model=model, train=split(192, 0), validation=split(64, 1), test=split(64, 2), classes=CLASSES)
 
 
-def make_space(task: Task, exits: tuple[str, ...]) -> SearchSpace:
+def make_space(task: Task, exits: tuple[str, ...], widths: tuple[int, ...] = (2, 4, 8)) -> SearchSpace:
     policies = {"kinds": ["static", "exit", "cascade", "gate"], "exit": [{"after": name} for name in exits]}
-    table = {"schema": 1, "weight_bits": [2, 4, 8], "activation_bits": [2, 4, 8], "policies": policies}
+    table = {"schema": 1, "weight_bits": widths, "activation_bits": widths, "policies": policies}
     return build_space("test", capture(task.model, task.example_input), SpaceTable.model_validate(table))
 
 
@@ -84,6 +84,24 @@ def everything() -> tuple[Task, SearchSpace, Supernet]:
     task = make_task(model, channels=2, side=9, shift=0.3)
     space = make_space(task, ("pool", "add"))
     return task, space, untrained_supernet(task, space, model, seed=2)
+
+
+@pytest.fixture(scope="session")
+def everything_odd(everything: tuple[Task, SearchSpace, Supernet]) -> tuple[Task, SearchSpace, Supernet]:
+    """The same with every width that has kernels."""
+    task = everything[0]
+    space = make_space(task, ("pool", "add"), (1, 2, 3, 4, 8))
+    return task, space, untrained_supernet(task, space, randomized(task.model, seed=1), seed=2)
+
+
+@pytest.fixture(scope="session")
+def small_odd() -> tuple[Task, SearchSpace]:
+    """`small` with weights and activations of 1 and 3 bits."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Small()
+    task = make_task(model, channels=1, side=6)
+    return task, make_space(task, (), (1, 3))
 
 
 class Small(nn.Module):

@@ -45,6 +45,17 @@ def test_folded_integers_equal_the_numpy_reference_bit_for_bit(everything, seed)
         assert np.array_equal(channels_last.numpy().reshape(wanted.shape), wanted), name
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_odd_widths_fold_to_the_numpy_reference_bit_for_bit(everything_odd, seed):
+    task, space, supernet = everything_odd
+    assignment = random_assignment(space, seed)
+    assert {p.weight_bits for p in assignment.values()} & {1, 3} and {p.activation_bits for p in assignment.values()} & {1, 3}
+    model, _ = fold_with_exits(supernet, assignment, task.train.images)
+    codes, last = supernet.encode(task.test.images[:16]), len(model.entries) - 1
+    logits = folded_forward(model, last, codes)[space.network.output.name]
+    assert np.array_equal(logits.numpy(), execute.run_entry(model, last, codes)[""])
+
+
 def fake_codes(supernet, assignment, images, statistics):
     """Codes of every operation in the fake-quantized pass, each from the integers its inputs really have."""
     seen = {}

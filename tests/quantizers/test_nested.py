@@ -45,6 +45,27 @@ def test_quantization_noise_of_a_gaussian_is_near_the_best_of_its_width(bits, le
     assert 10 * torch.log10(torch.tensor(1 / noise)) >= least_db
 
 
+def test_the_step_of_one_bit_is_the_mean_magnitude():
+    uniform = torch.rand(4, 3000, generator=torch.Generator().manual_seed(0)) - 0.5
+    weight = -0.1 * uniform.sign() * torch.log1p(-2 * uniform.abs())  # Laplace: few large values, a small mean
+    nested = NestedWeight(weight, (1,), per_channel=True, rescaled=False)
+    with torch.no_grad():
+        values = nested(1)
+        assert torch.allclose(nested.half_step(1), weight.abs().mean(dim=1), rtol=0.08)
+    assert torch.equal(values.sign(), weight.sign()) and len(values[0].abs().unique()) == 1
+
+
+@pytest.mark.parametrize("widths", [(1, 2), (3, 8), (1, 4, 8), (1, 2, 3, 4, 8)])
+def test_odd_widths_are_prefixes_too_and_wider_is_better(widths):
+    nested = NestedWeight(_weight(3), widths, per_channel=True, rescaled=True)
+    with torch.no_grad():
+        noise = [float((nested(bits) - nested.weight).square().mean()) for bits in widths]
+        for bits in widths:
+            top = nested.codes() >> (8 - bits)
+            assert torch.allclose(nested(bits), nested.half_step(bits).reshape(-1, 1, 1, 1) * (2 * top + 1 - 2**bits), rtol=1e-6)
+    assert noise == sorted(noise, reverse=True)
+
+
 def test_gradients_reach_weights_inside_the_range_and_the_steps():
     nested = NestedWeight(_weight(), WIDTHS, per_channel=True, rescaled=False)
     with torch.no_grad():

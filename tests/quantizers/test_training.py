@@ -34,6 +34,15 @@ def test_training_improves_the_narrowest_path_and_the_exit(small, float_model):
     assert not after.training
 
 
+def test_training_improves_one_bit_and_three(small_odd, float_model):
+    task, space = small_odd
+    before = untrained_supernet(task, space, float_model)
+    after = train_supernet(task, space, float_model=float_model, epochs=6, seed=0)
+    for precision in (Precision(1, 1), Precision(1, 3), Precision(3, 3)):
+        assignment = space.uniform(precision)
+        assert np.all(loss_of(after, task, assignment) < loss_of(before, task, assignment)), precision
+
+
 def test_the_same_seed_gives_the_same_supernet_and_another_does_not(small, float_model):
     task, space = small
     first, second, other = (

@@ -49,7 +49,7 @@ def test_the_best_step_beats_its_neighbours():
     assert error(step) < min(error(0.8 * step), error(1.25 * step))
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize(("unsigned", "limit"), [(True, 6.0), (False, 1.0)])
 def test_no_code_exceeds_the_limit_of_the_activation_function(bits, unsigned, limit):
     quantizer = ActivationQuantizer([bits], unsigned=unsigned, limit=limit)
@@ -57,6 +57,13 @@ def test_no_code_exceeds_the_limit_of_the_activation_function(bits, unsigned, li
         quantizer.log_step.fill_(3.0)
         values = quantizer(torch.tensor([-100.0, 100.0]), bits)
     assert values.abs().max() <= limit * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("unsigned", [True, False])
+def test_one_bit_has_a_step_near_the_values_that_it_stands_for(unsigned):
+    samples = torch.randn(5000, generator=torch.Generator().manual_seed(0))
+    step = best_step(samples.relu() if unsigned else samples, bits=1, unsigned=unsigned)
+    assert 0.5 < step < 2.0
 
 
 def test_a_tensor_of_zeros_gets_a_usable_step():

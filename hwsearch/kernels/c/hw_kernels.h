@@ -21,7 +21,7 @@ typedef struct hw_op {
     uint16_t out_h, out_w, out_c;
     uint16_t groups;
     uint8_t kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
-    uint8_t stored_bits;       /* 2, 4 or 8; the kernel uses the top weight_bits of each code */
+    uint8_t stored_bits;       /* 1, 2, 3, 4 or 8; the kernel uses the top weight_bits of each code */
     uint8_t input_zero[2];     /* zero point of each input; also the code of padding */
     uint8_t output_zero, output_max;
 } hw_op;

@@ -20,6 +20,11 @@ class Listing:
     def __call__(self, *instructions: str) -> None:
         self.lines += instructions
 
+    @property
+    def size(self) -> int:
+        """Bytes of code so far: four of every instruction, notes and labels aside."""
+        return 4 * sum(not (line[0] in "@." or line.endswith(":")) for line in self.lines)
+
     def note(self, text: str) -> None:
         self.lines.append(f"@ {text}")
 
@@ -49,13 +54,35 @@ def leave(out: Listing, words: int) -> None:
     out(f"add.w sp, sp, #{4 * words}", "pop.w {r4-r11, pc}")
 
 
-def begin_stretch(out: Listing, at: dict[str, int], loop: int) -> None:
-    """With lr at a stretch: move r0 and r1, and enter the loop at its step."""
+STRETCH_CALL = ("pixels", "weights", "end", "entry", "stretches")
+"""What a call says of a pixel's first stretch: r0 and r1, where its weights end and its entry; and of the next one's record."""
+
+
+def first_stretch(out: Listing, at: dict[str, int], *begin: str) -> None:
+    """Enter the loop at the first stretch of a pixel, after the instructions `begin`."""
+    out(f"ldr.w r0, [sp, #{at['pixels']}]", f"ldr.w r1, [sp, #{at['weights']}]", f"ldr.w r2, [sp, #{at['end']}]")
+    out(f"ldr.w r3, [sp, #{at['stretches']}]", *begin)
+    out(f"str.w r2, [sp, #{at['ends']}]", f"str.w r3, [sp, #{at['stretch']}]", f"ldr.w pc, [sp, #{at['entry']}]")
+
+
+def next_stretch(out: Listing, at: dict[str, int]) -> None:
+    """After a stretch: move r0 and r1, and go where the next record says: into the loop, or to what comes before that."""
+    out(f"ldr.w r12, [sp, #{at['ends']}]", "cmp.w r1, r12", "bne.w 3b")
     out(
-        f"str.w r2, [sp, #{at['end']}]", "ldr.w r2, [lr, #4]", "ldr.w r3, [lr, #8]", "ldr.w r12, [lr, #12]",
-        "add.w lr, lr, #20", "add.w r0, r0, r2", "add.w r1, r1, r3", f"str.w lr, [sp, #{at['stretch']}]",
-        f"adr.w lr, {loop}f", "add.w lr, lr, r12", "orr.w lr, lr, #1", "bx lr", "nop",
+        f"ldr.w lr, [sp, #{at['stretch']}]", "ldm.w lr!, {r2, r3, r12}", f"str.w r2, [sp, #{at['ends']}]", "add.w r1, r1, r3",
+        "add.w r0, r0, r12", "add.w r2, lr, #8", f"str.w r2, [sp, #{at['stretch']}]", "ldr.w pc, [lr, #0]",
     )  # fmt: skip
+
+
+def enter_stretch(out: Listing, at: dict[str, int]) -> None:
+    """What came before the next stretch is done: go on to it."""
+    out(f"ldr.w lr, [sp, #{at['stretch']}]", "ldr pc, [lr, #-4]")
+
+
+def stretch_loop(name: str, unroll: int, step: int, places: tuple[int, int, int, int]) -> str:
+    """A `stretch_loop` of hw_cortex_m.h; `places` as in there, from the start of the function."""
+    numbers = ", ".join(str(number) for number in (unroll, step, *places))
+    return f"__attribute__((unused)) static const struct stretch_loop {name}_loop = {{{name}, {numbers}}};\n"
 
 
 def field(out: Listing, to: str, low: str, high: str, bit: int, width: int) -> None:

@@ -4,13 +4,20 @@ from collections.abc import Iterator
 
 from hwsearch.kernels.loops.listing import SCALE, SUMS, Listing, call_struct, enter, field, leave
 
-POLY_CALL = ("first", "segment_step", "segments", "pairs", "weights", "skipped", "totals")
+POLY_CALL = ("first", "segment_step", "segments", "pairs", "weights", "end", "skipped", "totals")
 POLY_CHANNEL = 22 * 4
 """Bytes of code of one channel."""
 POLY_ROWS = 10
 """Words of one channel of one segment: input rows under 8 output rows."""
-POLYNOMIALS = {"s14_k2": (14, 2, 8), "s15_k2": (15, 2, 4), "s12_k3": (12, 3, 10), "s10_k4": (10, 4, 12)}
-"""Bits of a field, pixels in a word, and channels after which fields must be emptied."""
+POLYNOMIALS = {
+    "s15_k2": (15, 2, 4, False),
+    "s15_k2_turns": (15, 2, 8, True),
+    "s14_k2": (14, 2, 8, False),
+    "s13_k3_turns": (13, 3, 8, True),
+    "s10_k4": (10, 4, 12, False),
+    "s10_k4_turns": (10, 4, 8, True),
+}
+"""Bits of a field, pixels in a word, channels in the code, and whether it takes more of them in several turns."""
 
 
 def poly_channel(out: Listing, i: int) -> None:
@@ -52,7 +59,7 @@ def drop_fields(out: Listing, bits: int) -> None:
 
 def polynomial(name: str) -> str:
     """Rows of segments: sums r4:r5 of row 0 and filter 0, r6:r7 of row 0 and filter 1, r8:r9 and r10:r11 of row 1."""
-    width, pixels, channels = POLYNOMIALS[name]
+    width, pixels, channels, turns = POLYNOMIALS[name]
     names = (*POLY_CALL, "pixels", "count", "entry")
     at = {entry: 4 * i for i, entry in enumerate(names)}
     out = Listing()
@@ -70,6 +77,9 @@ def polynomial(name: str) -> str:
     out.label(3)
     for i in range(channels):
         poly_channel(out, i)
+    if turns:
+        out(f"ldr.w r12, [sp, #{at['end']}]", f"add.w r1, r1, #{24 * channels}", f"add.w r0, r0, #{4 * POLY_ROWS * channels}")
+        out("cmp.w r1, r12", "bne.w 3b")
     out(f"ldr.w r0, [sp, #{at['totals']}]")
     add_fields(out, width, pixels)
     drop_fields(out, width * pixels)
@@ -86,7 +96,8 @@ def polynomial(name: str) -> str:
         f"str.w r1, [sp, #{at['pairs']}]", "bne.w 1b",
     )  # fmt: skip
     leave(out, len(names))
-    comment = f"Two filters times {pixels} pixels at a time, fields of {width} bits, up to {channels} channels."
+    count = f"{channels} channels a turn" if turns else f"up to {channels} channels"
+    comment = f"Two filters times {pixels} pixels at a time, fields of {width} bits, {count}."
     return out.function(f"hw_poly_{name}", comment)
 
 
@@ -138,8 +149,9 @@ def poly_finish() -> str:
 
 def poly_header() -> Iterator[str]:
     yield "/* 3x3 convolutions as products of polynomials; hw_polynomials.h explains. */"
-    channels = ", ".join(f"POLY_CHANNELS_{name.upper()} = {limit}" for name, (_, _, limit) in POLYNOMIALS.items())
-    yield f"enum {{ POLY_ROWS = {POLY_ROWS}, POLY_CHANNEL_BYTES = {POLY_CHANNEL}, {channels} }};\n"
+    channels = ", ".join(f"POLY_UNROLL_{name.upper()} = {unroll}" for name, (_, _, unroll, _) in POLYNOMIALS.items())
+    yield f"enum {{ POLY_ROWS = {POLY_ROWS}, POLY_CHANNEL_BYTES = {POLY_CHANNEL} }};"
+    yield f"enum {{ {channels} }};\n"
     yield call_struct("poly_call", POLY_CALL)
     for name in POLYNOMIALS:
         yield polynomial(name)

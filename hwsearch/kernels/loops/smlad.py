@@ -2,12 +2,21 @@
 
 from collections.abc import Iterator
 
-from hwsearch.kernels.loops.listing import SCALE, SUMS, Listing, begin_stretch, call_struct, enter, leave
+from hwsearch.kernels.loops.listing import (
+    SCALE,
+    STRETCH_CALL,
+    SUMS,
+    Listing,
+    call_struct,
+    enter,
+    first_stretch,
+    leave,
+    next_stretch,
+    stretch_loop,
+)
 
 SMLAD_UNROLL = 12
-SMLAD_CALL = (
-    "pixels", "weights", "stretches", "count", "pixel_step", "left", "right", "out_step", "max", "scales", "raw",
-)  # fmt: skip
+SMLAD_CALL = (*STRETCH_CALL, "count", "pixel_step", "left", "right", "out_step", "max", "scales", "raw")
 SMLAD_STEP = 14 * 4
 """Bytes of code of one step."""
 
@@ -26,7 +35,7 @@ def smlad_step(out: Listing, i: int) -> None:
 
 def smlad() -> str:
     """8 sums of 2 pixels x 4 filters: r4 r5 of filter 0, r6 r7 of filter 1, ..."""
-    names = (*SMLAD_CALL, "end", "stretch")
+    names = (*SMLAD_CALL, "ends", "stretch")
     at = {name: 4 * i for i, name in enumerate(names)}
     words = len(names) + 1
     out = Listing()
@@ -35,17 +44,14 @@ def smlad() -> str:
     out.note("a pixel of each lane: sums start from the biases")
     out(f"ldr.w lr, [sp, #{at['scales']}]")
     out(*(f"ldr.w {SUMS[2 * f]}, [lr, #{SCALE * f}]" for f in range(4)))
-    out(f"ldr.w r0, [sp, #{at['pixels']}]", f"ldr.w r1, [sp, #{at['weights']}]", f"ldr.w lr, [sp, #{at['stretches']}]")
-    out("ldr.w r2, [lr, #0]")
-    out(*(f"mov.w {SUMS[2 * f + 1]}, {SUMS[2 * f]}" for f in range(4)))
-    out.label(2)
-    begin_stretch(out, at, 3)
+    first_stretch(out, at, *(f"mov.w {SUMS[2 * f + 1]}, {SUMS[2 * f]}" for f in range(4)))
+    loop = out.size
     out.label(3)
     for i in range(SMLAD_UNROLL):
         smlad_step(out, i)
-    out(f"ldr.w r12, [sp, #{at['end']}]", "cmp.w r1, r12", "bne.w 3b")
-    out(f"ldr.w lr, [sp, #{at['stretch']}]", "ldr.w r2, [lr, #0]", "cmp.w r2, #0", "bne.w 2b")
+    next_stretch(out, at)
     out.note("all sums are complete")
+    done = out.size
     out(f"ldr.w lr, [sp, #{at['raw']}]", "cmp.w lr, #0", "bne.w 4f")
     finish_pairs(out, at)
     out.note("the next pixel of each lane")
@@ -58,7 +64,8 @@ def smlad() -> str:
     out("stm.w lr, {r4-r11}")
     out.label(5)
     leave(out, words)
-    return out.function("hw_smlad_pixels", "Pixels of two lanes times four filters; `struct smlad_call` is its argument.")
+    text = out.function("hw_smlad_pixels", "Pixels of two lanes times four filters; `struct smlad_call` is its argument.")
+    return text + stretch_loop("hw_smlad_pixels", SMLAD_UNROLL, SMLAD_STEP, (loop, done, done, done))
 
 
 def finish_pairs(out: Listing, at: dict[str, int]) -> None:
@@ -81,6 +88,5 @@ def finish_pairs(out: Listing, at: dict[str, int]) -> None:
 
 def smlad_header() -> Iterator[str]:
     yield "/* 2 pixels x 4 filters by SMLAD: words of two 16-bit codes, [step][lane] and [step][filter]. */"
-    yield f"enum {{ SMLAD_UNROLL = {SMLAD_UNROLL}, SMLAD_STEP_BYTES = {SMLAD_STEP} }};\n"
     yield call_struct("smlad_call", SMLAD_CALL)
     yield smlad()

@@ -2,10 +2,23 @@
 
 from collections.abc import Iterator
 
-from hwsearch.kernels.loops.listing import SCALE, SUMS, Listing, begin_stretch, call_struct, enter, field, leave
+from hwsearch.kernels.loops.listing import (
+    SCALE,
+    STRETCH_CALL,
+    SUMS,
+    Listing,
+    call_struct,
+    enter,
+    enter_stretch,
+    field,
+    first_stretch,
+    leave,
+    next_stretch,
+    stretch_loop,
+)
 
 UMLAL_CALL = (
-    "pixels", "weights", "stretches", "count", "pixel_step", "centres", "out0", "out1", "out2", "out3", "out_step", "max",
+    *STRETCH_CALL, "count", "pixel_step", "centres", "out0", "out1", "out2", "out3", "out_step", "max",
     "scales", "filters", "raw",
 )  # fmt: skip
 UMLAL_UNROLL = 16
@@ -84,7 +97,7 @@ def store_halves(out: Listing, at: dict[str, int]) -> None:
 def umlal(name: str, layout: tuple[int, int, int, int], comment: str) -> str:
     """4 pixels x 2F filters; sums r4:r5 of A0 W0, r6:r7 of A1 W0, r8:r9 of A0 W1, r10:r11 of A1 W1."""
     filters = layout[0]
-    names = (*UMLAL_CALL, "end", "stretch")
+    names = (*UMLAL_CALL, "ends", "stretch")
     at = {entry: 4 * i for i, entry in enumerate(names)}
     totals = 4 * len(names)
     codes = totals + 4 * 8 * filters
@@ -93,24 +106,20 @@ def umlal(name: str, layout: tuple[int, int, int, int], comment: str) -> str:
     enter(out, len(UMLAL_CALL), words)
     out.label(1)
     out.note("a pixel of each lane")
-    out(f"ldr.w r0, [sp, #{at['pixels']}]", f"ldr.w r1, [sp, #{at['weights']}]", f"ldr.w lr, [sp, #{at['stretches']}]")
-    out("ldr.w r2, [lr, #0]", *(f"mov.w {register}, #0" for register in SUMS))
-    out.label(2)
-    begin_stretch(out, at, 3)
+    first_stretch(out, at, *(f"mov.w {register}, #0" for register in SUMS))
+    loop = out.size
     out.label(3)
     for i in range(UMLAL_UNROLL):
         umlal_step(out, i)
-    out(f"ldr.w r12, [sp, #{at['end']}]", "cmp.w r1, r12", "bne.w 3b")
-    out.note("what comes after a stretch: nothing; fields are stored; or they are added")
-    out(f"ldr.w lr, [sp, #{at['stretch']}]", "ldr r3, [lr, #-4]", "cmp.w r3, #1", "beq.w 5f", "bhi.w 4f")
-    out("ldr.w r2, [lr, #0]", "b.w 2b")
-    out.label(4)
-    empty_fields(out, layout, totals, add=True)
-    out("b.w 6f")
-    out.label(5)
+    next_stretch(out, at)
+    out.note("fields are stored, or added")
+    store = out.size
     empty_fields(out, layout, totals, add=False)
-    out.label(6)
-    out(f"ldr.w lr, [sp, #{at['stretch']}]", "ldr.w r2, [lr, #0]", "cmp.w r2, #0", "bne.w 2b")
+    enter_stretch(out, at)
+    add = out.size
+    empty_fields(out, layout, totals, add=True)
+    enter_stretch(out, at)
+    done = out.size
     out(f"ldr.w lr, [sp, #{at['raw']}]", "cmp.w lr, #0", "bne.w 7f")
     scale_totals(out, at, filters, totals, codes)
     store_totals(out, at, filters, codes)
@@ -125,7 +134,7 @@ def umlal(name: str, layout: tuple[int, int, int, int], comment: str) -> str:
         out(f"ldr.w r2, [sp, #{totals + 4 * i}]", f"str.w r2, [lr, #{4 * i}]")
     out.label(8)
     leave(out, words)
-    return out.function(name, comment)
+    return out.function(name, comment) + stretch_loop(name, UMLAL_UNROLL, UMLAL_STEP, (loop, store, add, done))
 
 
 LAYOUTS = {
@@ -140,7 +149,6 @@ LAYOUTS = {
 def umlal_header() -> Iterator[str]:
     yield "/* 2 x 2 words by UMLAL, [step][word of pixels] and [step][word of filters]; each word of pixels holds two, each"
     yield " * word of filters two or three. Sums of products lie in fields of a 64-bit sum until they are emptied. */"
-    yield f"enum {{ UMLAL_UNROLL = {UMLAL_UNROLL}, UMLAL_STEP_BYTES = {UMLAL_STEP} }};\n"
     yield call_struct("umlal_call", UMLAL_CALL)
     for name, layout in LAYOUTS.items():
         _, width, pixel_shift, filter_shift = layout

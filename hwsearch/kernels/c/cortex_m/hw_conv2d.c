@@ -53,14 +53,24 @@ HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block 
     uint32_t *words = s->weights;
     for (uint32_t f = 0; f < 4; f++)
         rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
-    if (s->given != s->channels)
+    if (is_spread(s))
         spread_rows(s, op, rows, 4, bits);
     for (uint32_t quad = 0; quad < quads; quad++, words += 8)
         for (uint32_t f = 0; f < 4; f++) {
-            const uint32_t codes = hw_four_codes(rows[f], quad, stored, bits);
+            const uint32_t codes = hw_four_codes(rows[f], row_bytes, quad, stored, bits);
             words[f] = hw_add_even_bytes(hw_add_even_bytes(minus, codes), codes);
             words[f + 4] = hw_add_odd_bytes(hw_add_odd_bytes(minus, codes), codes);
         }
+    const uint32_t odd = s->paired && op->kernel_w * s->given % 2, step = s->run / 2 * 4; /* beside the last code lies that of another window */
+    for (uint32_t run = 1; odd && run <= s->runs; run++)
+        for (uint32_t f = 1; f <= 4; f++)
+            s->weights[run * step - f] &= 0xFFFFu;
+}
+
+/* Pixels of a lane in a tile of so many columns. */
+HW_INLINE uint32_t wide_part(const strip *s, int32_t columns)
+{
+    return (uint32_t)(s->paired ? columns / 2 : hw_smaller((int32_t)s->part, columns));
 }
 
 /* One row of output pixels, or its sums to `finish_slowly` one pixel at a time. */
@@ -68,11 +78,14 @@ HW_APART void wide_row(const strip *s, const hw_op *op, const filter_block *bloc
 {
     const uint32_t width = (uint32_t)s->out_w * op->out_c;
     const uint32_t index = (uint32_t)y * width + (uint32_t)x0 * op->out_c + block->first;
-    const uint32_t right = index + (uint32_t)lane_column(s, 1, columns) * op->out_c, part = hw_smaller((int32_t)s->part, columns);
+    const uint32_t right = index + (uint32_t)lane_column(s, 1, columns) * op->out_c, part = wide_part(s, columns);
+    const uint32_t out_step = s->paired ? 2u * op->out_c : op->out_c;
+    const uint32_t *const first = s->stretches;
     struct smlad_call call = {
-        .pixels = pixels - 4, .weights = hw_address(s->weights) - 4, .stretches = hw_address(s->stretches), .count = part,
+        .pixels = pixels - 4 + first[2], .weights = hw_address(s->weights) - 4 + first[1], .end = first[0], .entry = first[3],
+        .stretches = hw_address(first + STRETCH_WORDS), .count = part,
         .pixel_step = step, .left = hw_address(op->output) + index, .right = hw_address(op->output) + right,
-        .out_step = op->out_c, .max = op->output_max * 0x01010101u, .scales = hw_address(block->scales),
+        .out_step = out_step, .max = op->output_max * 0x01010101u, .scales = hw_address(block->scales),
     };
     if (block->quick) {
         hw_smlad_pixels(&call);
@@ -85,8 +98,8 @@ HW_APART void wide_row(const strip *s, const hw_op *op, const filter_block *bloc
     for (uint32_t i = 0; i < part; i++, call.pixels += step) {
         hw_smlad_pixels(&call);
         for (uint32_t f = 0; f < block->count; f++) {
-            hw_finish(op, index + i * op->out_c + f, block->first + f, op->bias[block->first + f] + sums[f][0]);
-            hw_finish(op, right + i * op->out_c + f, block->first + f, op->bias[block->first + f] + sums[f][1]);
+            hw_finish(op, index + i * out_step + f, block->first + f, op->bias[block->first + f] + sums[f][0]);
+            hw_finish(op, right + i * out_step + f, block->first + f, op->bias[block->first + f] + sums[f][1]);
         }
     }
 }
@@ -96,9 +109,9 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
     strip s;
     make_strip(&s, op, WIDE_LANES, 1u << 20);
     const uint32_t outputs = op->out_c / op->groups, row_bytes = strip_row_words(&s, op, s.columns) * 4;
-    const uint32_t step = (s.gathered ? s.window : op->stride_w * s.channels) * 4;
+    const uint32_t step = s.gathered ? s.window * 4 : op->stride_w * (s.paired ? s.given * 8 : s.channels * 4);
     const int quick = op->out_c % 4 == 0 && outputs % 4 == 0 && hw_is_quick(op, largest);
-    plan_stretches(&s, s.run / 2, row_bytes, SMLAD_UNROLL, 8, 16, SMLAD_STEP_BYTES);
+    plan_stretches(&s, &hw_smlad_pixels_loop, s.run / 2, row_bytes, 8, 16);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < s.out_h; y0 += s.rows)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
@@ -110,12 +123,12 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 4) {
                     filter_block block;
                     begin_block(&block, op, o, (group + 1) * outputs, 4, quick);
-                    if (op->stored_bits == 8 || s.given != s.channels)
+                    if (op->stored_bits == 8 || is_spread(&s))
                         expand_pairs(&s, op, &block, 8, bits);
                     else if (op->stored_bits == 4 && bits <= 4)
                         expand_pairs(&s, op, &block, 4, bits);
-                    else if (bits <= 2)
-                        expand_pairs(&s, op, &block, 2, bits);
+                    else if (bits <= 3)
+                        expand_pairs(&s, op, &block, 3, bits);
                     for (int32_t r = 0; r < rows; r++)
                         wide_row(&s, op, &block, hw_address(s.pixels) + (uint32_t)r * op->stride_h * row_bytes, step, y0 + r, x0, columns);
                 }
@@ -181,7 +194,7 @@ HW_INLINE void expand_rows(const strip *s, const hw_op *op, const filter_block *
         for (uint32_t quad = 0; quad < quads; quad++, words += 8) {
             uint32_t codes[3] = {0, 0, 0};
             for (uint32_t f = 0; f < filters; f++)
-                codes[f] = hw_four_codes(rows[half * filters + f], quad, stored, bits);
+                codes[f] = hw_four_codes(rows[half * filters + f], row_bytes, quad, stored, bits);
             for (uint32_t i = 0; i < 4; i++) {
                 uint32_t word = codes[0] >> 8 * i & 255u;
                 for (uint32_t f = 1; f < filters; f++)
@@ -198,48 +211,52 @@ HW_INLINE void expand_words(const strip *s, const hw_op *op, const filter_block 
         expand_rows(s, op, block, filters, 8, bits, shift);
     else if (op->stored_bits == 4 && bits <= 4)
         expand_rows(s, op, block, filters, 4, bits, shift);
-    else if (bits <= 2)
+    else if (op->stored_bits == 3 && bits <= 3)
+        expand_rows(s, op, block, filters, 3, bits, shift);
+    else if (op->stored_bits == 2 && bits <= 2)
         expand_rows(s, op, block, filters, 2, bits, shift);
+    else if (bits == 1)
+        expand_rows(s, op, block, filters, 1, bits, shift);
 }
 
-typedef void (*narrow_loop)(const void *call);
-
 /* One row of output pixels, finished in the loop or one pixel at a time. */
-HW_INLINE void narrow_row(const strip *s, const hw_op *op, const filter_block *block, narrow_loop multiply, uint32_t pixels, uint32_t step, const int32_t *centres, int32_t y, int32_t x0, int32_t columns)
+HW_INLINE void narrow_row(const strip *s, const hw_op *op, const filter_block *block, const struct stretch_loop *loop, uint32_t pixels, uint32_t step, const int32_t *centres, int32_t y, int32_t x0, int32_t columns)
 {
     const uint32_t width = (uint32_t)s->out_w * op->out_c, part = hw_smaller((int32_t)s->part, columns);
     uint32_t index[NARROW_LANES];
     for (uint32_t l = 0; l < NARROW_LANES; l++)
         index[l] = (uint32_t)y * width + (uint32_t)(x0 + lane_column(s, l, columns)) * op->out_c + block->first;
+    const uint32_t *const first = s->stretches;
     struct umlal_call call = {
-        .pixels = pixels - 4, .weights = hw_address(s->weights) - 4, .stretches = hw_address(s->stretches), .count = part,
+        .pixels = pixels - 4 + first[2], .weights = hw_address(s->weights) - 4 + first[1], .end = first[0], .entry = first[3],
+        .stretches = hw_address(first + STRETCH_WORDS), .count = part,
         .pixel_step = step, .centres = hw_address(centres), .out0 = hw_address(op->output) + index[0],
         .out1 = hw_address(op->output) + index[1], .out2 = hw_address(op->output) + index[2],
         .out3 = hw_address(op->output) + index[3], .out_step = op->out_c, .max = op->output_max * 0x01010101u,
         .scales = hw_address(block->scales), .filters = block->count,
     };
     if (block->quick) {
-        multiply(&call);
+        loop->run(&call);
         return;
     }
     int32_t totals[MOST_FILTERS][NARROW_LANES];
     call.raw = hw_address(totals);
     for (uint32_t i = 0; i < part; i++, call.pixels += step, centres += NARROW_LANES) {
-        multiply(&call);
+        loop->run(&call);
         for (uint32_t f = 0; f < block->count; f++)
             for (uint32_t l = 0; l < NARROW_LANES; l++)
                 hw_finish(op, index[l] + i * op->out_c + f, block->first + f, op->bias[block->first + f] + 2 * totals[f][l] - centres[l]);
     }
 }
 
-HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, uint32_t filters, int shift, uint32_t limit, strip_packer pack, narrow_loop multiply)
+HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, uint32_t filters, int shift, uint32_t limit, strip_packer pack, const struct stretch_loop *loop)
 {
     strip s;
     make_strip(&s, op, NARROW_LANES, limit);
     const uint32_t outputs = op->out_c / op->groups, row_bytes = strip_row_words(&s, op, s.columns) * 4;
     const uint32_t step = (s.gathered ? s.window : op->stride_w * s.channels) * 8, aligned = filters == 2 ? 4 : 2;
     const int quick = op->out_c % aligned == 0 && outputs % aligned == 0 && hw_is_quick(op, largest);
-    plan_stretches(&s, s.run, row_bytes, UMLAL_UNROLL, 8, 8, UMLAL_STEP_BYTES);
+    plan_stretches(&s, loop, s.run, row_bytes, 8, 8);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < s.out_h; y0 += s.rows)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
@@ -255,7 +272,7 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
                     expand_words(&s, op, &block, filters, bits, shift);
                     for (int32_t r = 0; r < rows; r++) {
                         const uint32_t pixels = hw_address(s.pixels) + (uint32_t)r * op->stride_h * row_bytes;
-                        narrow_row(&s, op, &block, multiply, pixels, step, s.centres + (uint32_t)r * s.part * NARROW_LANES, y0 + r, x0, columns);
+                        narrow_row(&s, op, &block, loop, pixels, step, s.centres + (uint32_t)r * s.part * NARROW_LANES, y0 + r, x0, columns);
                     }
                 }
             }
@@ -271,24 +288,43 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
     void hw_conv2d_w##W##a##A(const hw_op *op) \
     { \
         if (!POLYNOMIAL) \
-            conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, LOOP); \
+            conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, &LOOP##_loop); \
     }
-#define POLYNOMIAL(BITS, A, SHIFT, PIXELS, LOOP, CHANNELS) conv2d_polynomial(op, BITS, LARGEST(op, BITS, A), SHIFT, PIXELS, CHANNELS, LOOP)
+#define POLY_LIMIT(SHIFT, W, A) (((1u << (SHIFT)) - 1u) / (9u * ((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
+#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP, UNROLL) conv2d_polynomial(op, W, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), UNROLL, LOOP)
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
+HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns, POLY_UNROLL_S10_K4_TURNS))
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
+HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 4, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
+HW_NARROW(1, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 8, 15, 2, hw_poly_s15_k2_turns, POLY_UNROLL_S15_K2_TURNS))
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
-HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4, POLY_CHANNELS_S10_K4))
+HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4, POLY_UNROLL_S10_K4))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
-HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 12, 3, hw_poly_s12_k3, POLY_CHANNELS_S12_K3))
+HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
-HW_NARROW(2, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 8, 15, 2, hw_poly_s15_k2, POLY_CHANNELS_S15_K2))
+HW_NARROW(2, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 8, 15, 2, hw_poly_s15_k2, POLY_UNROLL_S15_K2))
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
+HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 3, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
+HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 4, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
+HW_WIDE(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
-HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 12, 3, hw_poly_s12_k3, POLY_CHANNELS_S12_K3))
+HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
-HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2, POLY_CHANNELS_S14_K2))
+HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2, POLY_UNROLL_S14_K2))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
 HW_WIDE(4, 8)

@@ -64,6 +64,14 @@ HW_INLINE uint32_t hw_three_bytes(const uint8_t *from)
     return word;
 }
 
+/* Two bytes of an odd place as 16-bit numbers. */
+HW_INLINE uint32_t hw_two_bytes(const uint8_t *from)
+{
+    uint32_t word, second;
+    __asm__ volatile("ldrb %0, [%2]\n ldrb %1, [%2, #1]\n orr %0, %0, %1, lsl #16" : "=&r"(word), "=&r"(second) : "r"(from) : "memory");
+    return word;
+}
+
 HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
 {
     for (; count; count--)
@@ -76,31 +84,6 @@ HW_INLINE uint32_t hw_add_bytes(uint32_t sum, uint32_t word)
 {
     __asm__("usada8 %0, %1, %2, %0" : "+r"(sum) : "r"(word), "r"(0));
     return sum;
-}
-
-/* Codes 4 `quad` .. 4 `quad` + 3 of a row of dense codes, cut to their top `bits` bits, one per byte. */
-HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t quad, uint32_t stored_bits, uint32_t bits)
-{
-    uint32_t word;
-    if (stored_bits == 8) {
-        word = hw_load(row + 4 * quad);
-    } else if (stored_bits == 4) {
-        word = *(const uint16_t *)(const void *)(row + 2 * quad); /* rows are aligned */
-        word = (word | word << 8) & 0x00FF00FFu;
-        word = (word | word << 4) & 0x0F0F0F0Fu;
-    } else {
-        word = row[quad];
-        word = (word | word << 12) & 0x000F000Fu;
-        word = (word | word << 6) & 0x03030303u;
-    }
-    return word >> (stored_bits - bits) & ((1u << bits) - 1u) * 0x01010101u;
-}
-
-/* One code of such a row, cut likewise. */
-HW_INLINE uint32_t hw_weight_code(const uint8_t *row, uint32_t index, uint32_t stored_bits, uint32_t bits)
-{
-    const uint32_t bit = index * stored_bits;
-    return (row[bit >> 3] >> (bit & 7) & ((1u << stored_bits) - 1u)) >> (stored_bits - bits);
 }
 
 /* What turns an accumulator into a code: high half of (accumulator << left) * multiplier, plus `offset`, shifted right. The
@@ -128,6 +111,13 @@ HW_APART int hw_is_quick(const hw_op *op, int32_t largest)
     }
     return 1;
 }
+
+/* A loop whose windows are stretches of steps (hw_strips.h): its steps per turn, their bytes of code, and places in the
+ * function: the loop, where fields are stored and where they are added before the next stretch, and where all is complete. */
+struct stretch_loop {
+    void (*run)(const void *call);
+    uint32_t unroll, step_bytes, loop, store, add, done;
+};
 
 HW_INLINE uint32_t hw_address(const void *place) { return (uint32_t)(uintptr_t)place; }
 

@@ -8,12 +8,16 @@
  * fields are what the segment gives to the next one: they stay in the sum, which is shifted down by K fields. Only the K
  * complete fields are taken out.
  *
- * A field gets 3 products per kernel row and channel: 9 per channel, after CHANNELS channels at most
+ * A field gets 3 products per kernel row and channel, 9 per channel, and is emptied into totals after so many channels
+ * (POLY_LIMIT) that even the largest products fit it:
  *
- *     w4a4, S = 14:  9 *  8 * 15 *  15 = 16200 <= 16383        w2a8, S = 15:  9 *  4 * 3 * 255 = 27540 <= 32767
- *     w2a4, S = 12:  9 * 10 *  3 *  15 =  4050 <=  4095        w2a2, S = 10:  9 * 12 * 3 *   3 =   972 <=  1023
+ *     w2a8, S = 15:  9 *  4 *  3 * 255 = 27540 <= 32767        w4a4, S = 14:  9 *  8 * 15 *  15 = 16200 <= 16383
+ *     w1a8, S = 15:  9 * 14 *  1 * 255 = 32130 <= 32767        w3a4, S = 13:  9 *  8 *  7 *  15 = 7560 <= 8191
+ *     w2a2, S = 10:  9 * 12 *  3 *   3 =   972 <=  1023        w3a3, S = 13:  9 * 18 *  7 *   7 = 7938 <= 8191
+ *     w1a2, S = 10:  9 * 37 *  1 *   3 =   999 <=  1023        w2a4, S = 13:  9 * 20 *  3 *  15 = 8100 <= 8191
  *
- * and then fields are emptied into totals. The top field ends below bit 64 and both factors below bit 32.
+ * and w1a4 takes 60 channels. Both factors end below bit 32. Of K + 2 fields the last, of q_(K-1) u0, gets a third of the
+ * products: with S = 13 and K = 3 it has 12 bits, and 8191 / 3 < 4096.
  *
  * A tile is 8 rows of output, packed as [segment][channel][10 input rows]: 2 output rows times 2 filters share their loads,
  * 10 for 12 multiplications.
@@ -150,38 +154,49 @@ HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
     }
 }
 
-/* Weights of two filters: [channel][kernel row][filter], the last of a kernel row in the lowest field; `edges` becomes the
- * sums of a filter's centred weights in the first and in the last kernel column. */
-HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t stored, uint32_t bits, int shift, int32_t edges[2][2])
+/* Weights of two filters: [channel][kernel row][filter], the last of a kernel row in the lowest field. */
+HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t row_bytes, uint32_t stored, uint32_t bits, int shift)
 {
     const uint32_t quads = p->channels / 4;
-    for (uint32_t f = 0; f < 2; f++) {
-        uint32_t first = 0, last = 0;
+    for (uint32_t f = 0; f < 2; f++)
         for (uint32_t dy = 0; dy < 3; dy++) {
             uint32_t *words = p->weights + 2 * dy + f;
             for (uint32_t quad = 3 * dy * quads; quad < (3 * dy + 1) * quads; quad++, words += 24) {
-                const uint32_t u0 = hw_four_codes(rows[f], quad, stored, bits), u1 = hw_four_codes(rows[f], quad + quads, stored, bits);
-                const uint32_t u2 = hw_four_codes(rows[f], quad + 2 * quads, stored, bits);
-                first = hw_add_bytes(first, u0), last = hw_add_bytes(last, u2);
+                const uint32_t u0 = hw_four_codes(rows[f], row_bytes, quad, stored, bits), u1 = hw_four_codes(rows[f], row_bytes, quad + quads, stored, bits);
+                const uint32_t u2 = hw_four_codes(rows[f], row_bytes, quad + 2 * quads, stored, bits);
                 for (uint32_t j = 0; j < 4; j++)
                     words[6 * j] = (u2 >> 8 * j & 255u) | (u1 >> 8 * j & 255u) << shift | (u0 >> 8 * j & 255u) << 2 * shift;
             }
         }
-        edges[f][0] = (int32_t)(2 * first - 3 * p->channels * ((1u << bits) - 1u));
-        edges[f][1] = (int32_t)(2 * last - 3 * p->channels * ((1u << bits) - 1u));
+}
+
+/* Sums of a filter's centred weights in the first and in the last kernel column, from its expanded weights. */
+HW_APART void sum_edges(const poly *p, uint32_t bits, int shift, int32_t edges[2][2])
+{
+    const uint32_t mask = (1u << bits) - 1u;
+    for (uint32_t f = 0; f < 2; f++) {
+        uint32_t first = 0, last = 0;
+        for (const uint32_t *word = p->weights + f; word < p->weights + POLY_WEIGHT_BYTES / 4 * p->channels; word += 2)
+            first += *word >> 2 * shift, last += *word & mask;
+        edges[f][0] = (int32_t)(2 * first - 3 * p->channels * mask);
+        edges[f][1] = (int32_t)(2 * last - 3 * p->channels * mask);
     }
 }
 
-HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint32_t bits, int shift, int32_t edges[2][2])
+HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint32_t bits, int shift)
 {
     const uint32_t row_bytes = hw_row_bytes(9 * p->channels, op->stored_bits);
     const uint8_t *rows[2] = {op->weights + filter * row_bytes, op->weights + (filter + 1) * row_bytes};
     if (op->stored_bits == 8)
-        expand_poly(p, rows, 8, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 8, bits, shift);
     else if (op->stored_bits == 4 && bits <= 4)
-        expand_poly(p, rows, 4, bits, shift, edges);
-    else if (bits <= 2)
-        expand_poly(p, rows, 2, bits, shift, edges);
+        expand_poly(p, rows, row_bytes, 4, bits, shift);
+    else if (op->stored_bits == 3 && bits <= 3)
+        expand_poly(p, rows, row_bytes, 3, bits, shift);
+    else if (op->stored_bits == 2 && bits <= 2)
+        expand_poly(p, rows, row_bytes, 2, bits, shift);
+    else if (bits == 1)
+        expand_poly(p, rows, row_bytes, 1, bits, shift);
 }
 
 /* Totals start from the biases, the centres and what padding beside the image adds. */
@@ -205,17 +220,17 @@ HW_APART void begin_totals(const poly *p, const poly_tile *t, const hw_quick_sca
 
 typedef void (*poly_loop)(const void *call);
 
-HW_INLINE void multiply_poly(const poly *p, const poly_tile *t, uint32_t most_channels, poly_loop multiply)
+HW_INLINE void multiply_poly(const poly *p, const poly_tile *t, uint32_t most_channels, uint32_t unroll, poly_loop multiply)
 {
     const uint32_t blocks = (p->channels + most_channels - 1) / most_channels;
     for (uint32_t block = 0; block < blocks; block++) {
         const uint32_t begin = p->channels * block / blocks, end = p->channels * (block + 1) / blocks;
-        const uint32_t skipped = most_channels - (end - begin);
+        const uint32_t skipped = (unroll - (end - begin) % unroll) % unroll;
         const struct poly_call call = {
             .first = hw_address(p->words + begin * POLY_ROWS) - skipped * POLY_ROWS * 4,
             .segment_step = p->channels * POLY_ROWS * 4, .segments = t->segments, .pairs = (uint32_t)(t->rows + 1) / 2,
             .weights = hw_address(p->weights) + begin * POLY_WEIGHT_BYTES - skipped * POLY_WEIGHT_BYTES,
-            .skipped = skipped * POLY_CHANNEL_BYTES, .totals = hw_address(p->totals),
+            .end = hw_address(p->weights) + end * POLY_WEIGHT_BYTES, .skipped = skipped * POLY_CHANNEL_BYTES, .totals = hw_address(p->totals),
         };
         multiply(&call);
     }
@@ -236,7 +251,7 @@ HW_APART void finish_poly(const poly *p, const poly_tile *t, const hw_op *op, ui
 }
 
 /* Whether it was done: the caller has another way for shapes and scales that do not fit. */
-HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, poly_loop multiply)
+HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, uint32_t unroll, poly_loop multiply)
 {
     if (!is_polynomial(op) || !hw_is_quick(op, largest))
         return 0;
@@ -252,9 +267,11 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2) {
                     const hw_quick_scale scales[2] = {hw_make_quick_scale(op, o), hw_make_quick_scale(op, o + 1)};
                     int32_t edges[2][2] = {{0, 0}, {0, 0}};
-                    expand_pair(&p, op, o, bits, shift, edges);
+                    expand_pair(&p, op, o, bits, shift);
+                    if (op->input_zero[0])
+                        sum_edges(&p, bits, shift, edges);
                     begin_totals(&p, &t, scales, edges, op->input_zero[0]);
-                    multiply_poly(&p, &t, most_channels, multiply);
+                    multiply_poly(&p, &t, most_channels, unroll, multiply);
                     finish_poly(&p, &t, op, o, scales);
                 }
             }

@@ -6,6 +6,10 @@
  *
  * Channels are packed in fours, the missing ones as zeros. Windows of one or two channels, and windows that do not overlap,
  * are gathered instead: [pixel][window][lane], and the tile's pixels are dealt to lanes as one row. So is a 1x1 convolution, whose image is one row already.
+ *
+ * Pictures, where words hold two codes: lanes take turns, even columns to the first and odd ones to the second, and rows are
+ * packed as they lie, without places for missing channels. The second lane's row is the first's, moved by one column, so that
+ * every window begins with a word: [input row][two codes][lane].
  */
 #ifndef HW_STRIPS_H
 #define HW_STRIPS_H
@@ -22,7 +26,7 @@ typedef struct strip {
     int32_t in_h, in_w, out_h, out_w;
     uint32_t given, channels;       /* input channels of a group, and as they are packed */
     uint32_t window;                /* packed codes under a pixel */
-    int gathered;
+    int gathered, paired;           /* paired: lanes take turns */
     int32_t columns, rows, in_rows; /* output columns and rows of a tile, input rows under it */
     uint32_t part, positions;       /* columns and packed positions of a lane */
     uint32_t runs, run;             /* runs of a window and codes in each */
@@ -39,6 +43,8 @@ HW_INLINE uint32_t strip_part(const strip *s, int32_t columns) { return ((uint32
 HW_INLINE uint32_t strip_row_words(const strip *s, const hw_op *op, int32_t columns)
 {
     const uint32_t part = strip_part(s, columns);
+    if (s->paired)
+        return ((part - 1) * op->stride_w * s->given * 2 + s->run) * s->lanes / 2;
     return (s->gathered ? part * s->window : ((part - 1) * op->stride_w + op->kernel_w) * s->channels) * s->lanes / 2;
 }
 
@@ -50,6 +56,7 @@ HW_APART void cut_strip(strip *s, const hw_op *op)
     while (s->columns > (int32_t)s->lanes && strip_row_words(s, op, s->columns) * rows * 4 > STRIP_BYTES) {
         pieces++;
         s->columns = (s->out_w + pieces - 1) / pieces;
+        s->columns += s->paired & s->columns;
     }
     const uint32_t row_bytes = strip_row_words(s, op, s->columns) * 4, fit = STRIP_BYTES / row_bytes;
     s->rows = 1;
@@ -59,7 +66,7 @@ HW_APART void cut_strip(strip *s, const hw_op *op)
     s->rows = (s->out_h + pieces - 1) / pieces;
     s->in_rows = s->gathered ? 1 : (s->rows - 1) * op->stride_h + op->kernel_h;
     s->part = strip_part(s, s->columns);
-    s->positions = s->gathered ? s->part : (s->part - 1) * op->stride_w + op->kernel_w;
+    s->positions = s->gathered ? s->part : ((s->paired ? (uint32_t)s->columns : s->part) - 1) * op->stride_w + op->kernel_w;
 }
 
 HW_INLINE void make_strip(strip *s, const hw_op *op, uint32_t lanes, uint32_t limit)
@@ -74,16 +81,21 @@ HW_INLINE void make_strip(strip *s, const hw_op *op, uint32_t lanes, uint32_t li
     } else if (op->kernel_h <= op->stride_h && op->kernel_w <= op->stride_w) {
         s->gathered = 1;
     }
-    if (!s->gathered)
+    s->paired = !s->gathered && lanes == 2 && s->given % 4 != 0 && op->groups == 1 && op->out_w % 2 == 0 && s->out_w == op->out_w;
+    if (!s->gathered && !s->paired)
         s->channels = (s->given + 3u) & ~3u;
     s->window = (op->kernel_h * op->kernel_w * s->channels + 3u) & ~3u;
     if (s->gathered) {
         s->out_w *= s->out_h;
         s->out_h = 1;
     }
-    cut_strip(s, op);
     s->runs = s->gathered ? 1 : op->kernel_h;
     s->run = s->gathered ? s->window : op->kernel_w * s->channels;
+    if (s->paired) {
+        s->run = (s->run + 1u) & ~1u;
+        s->window = (s->runs * s->run + 3u) & ~3u;
+    }
+    cut_strip(s, op);
     s->pixels = (uint32_t *)(void *)op->scratch;
     s->weights = s->pixels + (uint32_t)s->in_rows * strip_row_words(s, op, s->columns);
     s->stretches = s->weights + 2 * s->window;
@@ -94,12 +106,14 @@ HW_INLINE void make_strip(strip *s, const hw_op *op, uint32_t lanes, uint32_t li
     for (uint32_t c = 0; c < s->channels; c += 4)
         *padding++ = op->input_zero[0] * 0x01010101u;
     s->staged = (uint8_t *)padding;
-    s->spread = s->staged + lanes * (s->gathered ? s->window : s->channels);
+    s->spread = s->staged + (s->paired ? (s->positions * s->given + 4u) & ~3u : lanes * (s->gathered ? s->window : s->channels));
 }
 
 /* First column of a lane, within its tile. */
 HW_INLINE int32_t lane_column(const strip *s, uint32_t lane, int32_t columns)
 {
+    if (s->paired)
+        return (int32_t)lane;
     return hw_smaller((int32_t)(lane * s->part), hw_larger(columns - (int32_t)s->part, 0));
 }
 
@@ -138,14 +152,21 @@ HW_APART void gather_window(const strip *s, const hw_op *op, int32_t top, int32_
     hw_fill_bytes(bytes, 0, (uint32_t)(end - bytes));
 }
 
-/* Rows of weights of a block, one code per byte and with zeros for missing channels, where those of the operation have none. */
+/* Whether a block's weights are spread, one code per byte, before they are expanded. */
+HW_INLINE int is_spread(const strip *s) { return s->given != s->channels || s->paired; }
+
+/* Rows of weights of a block, one code per byte and with zeros where the operation has no channel. */
 HW_APART void spread_rows(const strip *s, const hw_op *op, const uint8_t *rows[MOST_FILTERS], uint32_t filters, uint32_t bits)
 {
+    const uint32_t given = s->paired ? op->kernel_w * s->given : s->given, places = s->paired ? s->run : s->channels;
+    const uint32_t end = s->paired ? s->runs * s->run : s->channels * op->kernel_h * op->kernel_w;
     for (uint32_t f = 0; f < filters; f++) {
-        uint8_t *const start = s->spread + f * s->window, *to = start;
-        for (uint32_t tap = 0, index = 0; tap < (uint32_t)op->kernel_h * op->kernel_w; tap++)
-            for (uint32_t c = 0; c < s->channels; c++)
-                *to++ = c < s->given ? (uint8_t)(hw_weight_code(rows[f], index++, op->stored_bits, bits) << (8 - bits)) : 0;
+        uint8_t *const start = s->spread + f * s->window;
+        for (uint32_t first = 0, index = 0; first < end; first += places)
+            for (uint32_t c = 0; c < places; c++) {
+                const uint32_t place = first + c, middle = (place ^ place >> 1) & 1u; /* words are made of codes 0 and 2, 1 and 3 */
+                start[s->paired && middle ? place ^ 3u : place] = c < given ? (uint8_t)(hw_weight_code(rows[f], index++, op->stored_bits, bits) << (8 - bits)) : 0;
+            }
         rows[f] = start;
     }
 }
@@ -212,10 +233,36 @@ HW_INLINE void pack_picture(const strip *s, const hw_op *op, int32_t y0, int32_t
     }
 }
 
+/* Rows as they lie, in words of two codes, once for each lane. */
+HW_APART void pack_pairs_of_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0)
+{
+    const uint32_t channels = s->given, zero = op->input_zero[0], step = op->stride_w * channels, steps = ((s->part - 1) * step * 2 + s->run) / 2;
+    const int32_t left = x0 * op->stride_w - op->pad_w, end = left + (int32_t)s->positions;
+    const int32_t first = hw_smaller(hw_larger(left, 0), end), last = hw_larger(hw_smaller(end, s->in_w), first);
+    uint32_t *words = s->pixels;
+    for (int32_t r = 0, v = y0 * op->stride_h - op->pad_h; r < s->in_rows; r++, v++) {
+        const uint8_t *code = s->staged;
+        if (v < 0 || v >= s->in_h) {
+            hw_fill_bytes(s->staged, zero, s->positions * channels);
+        } else {
+            uint8_t *to = hw_fill_bytes(s->staged, zero, (uint32_t)(first - left) * channels);
+            to = hw_copy_bytes(to, op->input[0] + (uint32_t)(v * s->in_w + first) * channels, (uint32_t)(last - first) * channels);
+            hw_fill_bytes(to, zero, (uint32_t)(end - last) * channels);
+        }
+        HW_ROLLED
+        for (uint32_t i = 0; i < steps; i++, code += 2, words += 2)
+            words[0] = hw_two_bytes(code), words[1] = hw_two_bytes(code + step);
+    }
+}
+
 HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0, int32_t columns, uint32_t first, strip_packer pack)
 {
     uint32_t *words = s->pixels;
     int32_t *sums = s->sums;
+    if (s->paired) {
+        pack_pairs_of_rows(s, op, y0, x0);
+        return;
+    }
     if (op->in_c == 3) {
         pack_picture(s, op, y0, x0, columns, pack);
         return;
@@ -240,31 +287,34 @@ HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0
     }
 }
 
-/* Stretches of steps that a loop of `unroll` steps runs through, each ending with a run or where sums must be emptied.
+/* Stretches of steps that a loop runs through, each ending with a run or where sums must be emptied.
  *
- * Per stretch: where its weights end, by how much to move to its pixels and weights, at which instruction to enter the
- * loop, and what comes after: 0 nothing, 1 fields are stored, 2 fields are added. Pointers stay 4 bytes behind, and as far
- * behind as the skipped steps of the first turn. */
-HW_INLINE void plan_stretches(const strip *s, uint32_t steps_of_run, uint32_t pitch, uint32_t unroll, uint32_t pixel_bytes, uint32_t weight_bytes, uint32_t step_bytes)
+ * Their records: where its weights end, by how much to move to its weights and pixels, where to go, and where to go from
+ * there. That is into the loop, at the step where whole turns remain, but first to where fields are stored or added if the
+ * stretch before leaves no room; and to the end after the last. Pointers stay 4 bytes behind, and as far behind as the skipped
+ * steps of the first turn. */
+HW_INLINE void plan_stretches(const strip *s, const struct stretch_loop *loop, uint32_t steps_of_run, uint32_t pitch, uint32_t pixel_bytes, uint32_t weight_bytes)
 {
-    uint32_t *stretch = s->stretches, end = hw_address(s->weights) - 4, room = s->limit, emptied = 0;
+    const uint32_t start_of_code = (uint32_t)(uintptr_t)loop->run;
+    uint32_t *record = s->stretches, end = hw_address(s->weights) - 4, room = s->limit, place = 0, next = loop->store;
     for (uint32_t run = 0; run < s->runs; run++)
-        for (uint32_t start = 0, count; start < steps_of_run; start += count) {
+        for (uint32_t start = 0, count; start < steps_of_run; start += count, record += STRETCH_WORDS) {
             count = hw_smaller((int32_t)(steps_of_run - start), (int32_t)room);
-            const uint32_t skipped = (unroll - count % unroll) % unroll;
-            const int last = run + 1 == s->runs && start + count == steps_of_run;
+            const uint32_t skipped = (loop->unroll - count % loop->unroll) % loop->unroll;
             room -= count;
             end += count * weight_bytes;
-            stretch[0] = end;
-            stretch[1] = (start || run == 0 ? 0 : pitch - steps_of_run * pixel_bytes) - skipped * pixel_bytes;
-            stretch[2] = 0u - skipped * weight_bytes;
-            stretch[3] = skipped * step_bytes;
-            stretch[4] = room && !last ? 0 : emptied++ ? 2 : 1;
+            record[0] = end;
+            record[1] = 0u - skipped * weight_bytes;
+            record[2] = (start || run == 0 ? 0 : pitch - steps_of_run * pixel_bytes) - skipped * pixel_bytes;
+            record[4] = start_of_code + loop->loop + skipped * loop->step_bytes;
+            record[3] = place ? start_of_code + place : record[4];
+            place = 0;
             if (room == 0)
-                room = s->limit;
-            stretch += STRETCH_WORDS;
+                room = s->limit, place = next, next = loop->add;
         }
-    stretch[0] = 0;
+    record[0] = record[1] = record[2] = 0;
+    record[3] = start_of_code + (place ? place : next);
+    record[4] = start_of_code + loop->done;
 }
 
 #endif

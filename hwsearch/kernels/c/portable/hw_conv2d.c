@@ -24,8 +24,8 @@ typedef struct fields {
     uint32_t limit; /* products a field holds */
 } fields;
 
-#define FILTERS(W, A) ((W) == 2 && (A) == 2 ? 3 : (W) == 2 || (A) == 2 || ((W) == 4 && (A) == 4) ? 2 : 1)
-#define WIDTH(W, A) (FILTERS(W, A) == 3 ? 10 : FILTERS(W, A) == 1 ? 24 : (W) == 4 && (A) == 4 ? 14 : 15)
+#define FILTERS(W, A) ((W) <= 2 && (A) == 2 ? 3 : (W) <= 2 || (A) == 2 || ((W) <= 4 && (A) <= 4) ? 2 : 1)
+#define WIDTH(W, A) (FILTERS(W, A) == 3 ? 10 : FILTERS(W, A) == 1 ? 24 : (W) <= 2 || (A) <= 2 ? 15 : 14)
 #define PIXELS_FIRST(W, A) (FILTERS(W, A) == 1 || (FILTERS(W, A) == 2 && (W) <= (A)))
 #define FIELDS(W, A) \
     { \
@@ -52,11 +52,27 @@ HW_INLINE void expand(fields f, const uint8_t *const rows[], uint32_t row_bytes,
     }
 }
 
-/* Both words of a block of filters; a block beyond the last filter repeats it, and nobody stores the result. The codes
- * that pad a row are 0, and there is room for as many as fill a word. */
+/* The same where codes straddle stored words or fill no pair of them, four codes at a time. */
+HW_INLINE void expand_fours(fields f, const uint8_t *const rows[], uint32_t row_bytes, uint32_t count, uint32_t stored, uint32_t *words)
+{
+    for (uint32_t quad = 0; 4 * quad < count; quad++, words += 8) {
+        uint32_t codes[3] = {0, 0, 0};
+        for (uint32_t n = 0; n < f.filters; n++)
+            codes[n] = hw_four_codes(rows[n], row_bytes, quad, stored, f.bits);
+        for (uint32_t i = 0; i < 4; i++) {
+            uint32_t word = 0;
+            for (uint32_t n = 0; n < f.filters; n++)
+                word |= (codes[n] >> 8 * i & 255u) << (n * (uint32_t)f.filter_shift);
+            words[2 * i] = word;
+        }
+    }
+}
+
+/* Both words of a block of filters; a block beyond the last filter repeats it, and nobody stores the result. There
+ * is room for the codes that pad a row; the pixels that meet them are 0. */
 HW_INLINE void expand_block(fields f, const hw_op *op, const tiling *t, uint32_t o, uint32_t last)
 {
-    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * t->channels, op->stored_bits);
+    const uint32_t count = (uint32_t)op->kernel_h * op->kernel_w * t->channels, row_bytes = hw_row_bytes(count, op->stored_bits);
     for (uint32_t half = 0; half < 2; half++) {
         const uint8_t *rows[3];
         for (uint32_t n = 0; n < f.filters; n++) {
@@ -67,8 +83,12 @@ HW_INLINE void expand_block(fields f, const hw_op *op, const tiling *t, uint32_t
             expand(f, rows, row_bytes, 8, t->weights + half);
         else if (op->stored_bits == 4 && f.bits <= 4)
             expand(f, rows, row_bytes, 4, t->weights + half);
-        else if (f.bits <= 2)
+        else if (op->stored_bits == 3 && f.bits <= 3)
+            expand_fours(f, rows, row_bytes, count, 3, t->weights + half);
+        else if (op->stored_bits == 2 && f.bits <= 2)
             expand(f, rows, row_bytes, 2, t->weights + half);
+        else if (f.bits == 1)
+            expand_fours(f, rows, row_bytes, count, 1, t->weights + half);
     }
 }
 
@@ -267,6 +287,15 @@ HW_INLINE void conv2d(fields f, const hw_op *op)
         conv2d(f, op); \
     }
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
+HW_CONV2D(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
+HW_CONV2D(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
+HW_CONV2D(1, 8)
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
 HW_CONV2D(2, 2)
 #endif
@@ -275,6 +304,15 @@ HW_CONV2D(2, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
 HW_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
+HW_CONV2D(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
+HW_CONV2D(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
+HW_CONV2D(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
 HW_CONV2D(4, 2)

@@ -22,8 +22,10 @@
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define HW_CORTEX_M
 #define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
 #elif defined(__ARM_ARCH_6M__)
 #define HW_CORTEX_M0
+#define HW_OWN_CONV2D
 #elif defined(__riscv)
 #define HW_RISCV
 #define HW_OWN_CONV2D
@@ -31,6 +33,13 @@
 #define HW_X86
 #elif defined(__aarch64__)
 #define HW_NEON
+#define HW_OWN_ADD
+#define HW_OWN_AVG_POOL
+#define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_LINEAR
+#define HW_OWN_MAX_POOL
+#define HW_OWN_REQUANTIZE
 #endif
 #endif
 
@@ -127,6 +136,18 @@ HW_INLINE uint32_t hw_load(const uint8_t *bytes)
     return word;
 }
 
+/* Two bytes of a 2-byte aligned place. */
+HW_INLINE uint32_t hw_load_half(const uint8_t *bytes)
+{
+    uint16_t half;
+#ifdef __GNUC__
+    __builtin_memcpy(&half, __builtin_assume_aligned(bytes, 2), 2);
+#else
+    memcpy(&half, bytes, 2);
+#endif
+    return half;
+}
+
 HW_INLINE void hw_store(uint8_t *bytes, uint32_t word)
 {
 #ifdef __GNUC__
@@ -156,11 +177,48 @@ HW_INLINE uint32_t hw_row_bytes(uint32_t reduction, uint32_t stored_bits)
     return (reduction * stored_bits + 31u) / 32u * 4u;
 }
 
-/* Weight `index` of a row of dense codes, cut to its top `bits` bits and centred: 2u + 1 - 2^bits. */
+/* Code `index` of a row of dense codes, cut to its top `bits` bits. Codes of 3 bits may lie in two bytes. */
+HW_INLINE uint32_t hw_weight_code(const uint8_t *row, uint32_t index, uint32_t stored_bits, uint32_t bits)
+{
+    const uint32_t bit = index * stored_bits, at = bit & 7;
+    uint32_t code = row[bit >> 3];
+    if (stored_bits == 3 && at > 5)
+        code |= (uint32_t)row[(bit >> 3) + 1] << 8;
+    return (code >> at & ((1u << stored_bits) - 1u)) >> (stored_bits - bits);
+}
+
+/* The same, centred: 2u + 1 - 2^bits. */
 HW_INLINE int32_t hw_weight(const uint8_t *row, uint32_t index, uint32_t stored_bits, uint32_t bits)
 {
-    const uint32_t bit = index * stored_bits, code = row[bit >> 3] >> (bit & 7) & ((1u << stored_bits) - 1u);
-    return 2 * (int32_t)(code >> (stored_bits - bits)) + 1 - (int32_t)(1u << bits);
+    return 2 * (int32_t)hw_weight_code(row, index, stored_bits, bits) + 1 - (int32_t)(1u << bits);
+}
+
+/* Codes 4 `quad` .. 4 `quad` + 3 of such a row, cut likewise, one per byte. Beyond the row's last code they are any. */
+HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t row_bytes, uint32_t quad, uint32_t stored_bits, uint32_t bits)
+{
+    uint32_t word;
+    (void)row_bytes;
+    if (stored_bits == 8) {
+        word = hw_load(row + 4 * quad);
+    } else if (stored_bits == 4) {
+        word = hw_load_half(row + 2 * quad);
+        word = (word | word << 8) & 0x00FF00FFu;
+        word = (word | word << 4) & 0x0F0F0F0Fu;
+    } else if (stored_bits == 3) { /* 12 bits of two bytes, the second of which the row may lack where it has no code */
+        const uint32_t first = 3 * quad / 2, second = first + 1 < row_bytes ? first + 1 : first;
+        word = (row[first] | (uint32_t)row[second] << 8) >> 4 * (quad & 1);
+        word = (word & 0x3Fu) | (word & 0xFC0u) << 10;
+        word = (word | word << 5) & 0x07070707u;
+    } else if (stored_bits == 2) {
+        word = row[quad];
+        word = (word | word << 12) & 0x000F000Fu;
+        word = (word | word << 6) & 0x03030303u;
+    } else {
+        word = row[quad / 2] >> 4 * (quad & 1) & 15u;
+        word = (word | word << 14) & 0x00030003u;
+        word = (word | word << 7) & 0x01010101u;
+    }
+    return word >> (stored_bits - bits) & ((1u << bits) - 1u) * 0x01010101u;
 }
 
 /* sum + low halves' product + high halves' product; halves are signed. */
