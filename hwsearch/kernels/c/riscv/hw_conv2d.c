@@ -167,7 +167,7 @@ HW_APART void pack_windows(const hw_op *op, const tiling *t, const windows *s, i
 HW_INLINE void expand_filter(fields f, const uint8_t *row, uint32_t row_bytes, uint32_t groups, uint32_t stored, uint32_t *word)
 {
     for (uint32_t g = 0; g < groups; g++, word += f.lanes == 2 ? 2 * FILTERS : FILTERS) {
-        const uint32_t four = hw_four_codes(row, g, stored, row_bytes);
+        const uint32_t four = hw_stored_codes(row, row_bytes, g, stored);
         if (f.lanes == 1) {
             word[0] = four;
             continue;
@@ -190,8 +190,12 @@ HW_INLINE void expand_block(fields f, const hw_op *op, const tiling *t, const wi
             expand_filter(f, row, row_bytes, groups, 8, s->weights + i);
         else if (op->stored_bits == 4 && f.bits <= 4)
             expand_filter(f, row, row_bytes, groups, 4, s->weights + i);
+        else if (op->stored_bits == 3 && f.bits <= 3)
+            expand_filter(f, row, row_bytes, groups, 3, s->weights + i);
         else if (op->stored_bits == 2 && f.bits <= 2)
             expand_filter(f, row, row_bytes, groups, 2, s->weights + i);
+        else if (f.bits == 1)
+            expand_filter(f, row, row_bytes, groups, 1, s->weights + i);
     }
 }
 
@@ -298,8 +302,8 @@ HW_APART void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x
             continue;
         }
         const hw_channel c = *channels;
-        const int32_t a0 = (c.bias - c0 + 2 * totals[0]) << c.left, a1 = (c.bias - c1 + 2 * totals[1]) << c.left;
-        const int32_t a2 = (c.bias - c2 + 2 * totals[2]) << c.left, a3 = (c.bias - c3 + 2 * totals[3]) << c.left;
+        const int32_t a0 = hw_raise(c.bias - c0 + 2 * totals[0], &c), a1 = hw_raise(c.bias - c1 + 2 * totals[1], &c);
+        const int32_t a2 = hw_raise(c.bias - c2 + 2 * totals[2], &c), a3 = hw_raise(c.bias - c3 + 2 * totals[3], &c);
         code[0] = hw_channel_code(&c, a0, max);
         code[stride] = hw_channel_code(&c, a1, max);
         code[2 * stride] = hw_channel_code(&c, a2, max);
@@ -351,6 +355,15 @@ HW_INLINE void conv2d(fields f, const hw_op *op)
         conv2d(f, op); \
     }
 
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
+HW_CONV2D(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
+HW_CONV2D(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
+HW_CONV2D(1, 8)
+#endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
 HW_CONV2D(2, 2)
 #endif
@@ -359,6 +372,15 @@ HW_CONV2D(2, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
 HW_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
+HW_CONV2D(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
+HW_CONV2D(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
+HW_CONV2D(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
 HW_CONV2D(4, 2)

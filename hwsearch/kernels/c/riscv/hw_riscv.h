@@ -36,19 +36,20 @@ HW_INLINE void hw_multiply_add_32(uint32_t *sum, uint32_t a, uint32_t b, int top
 /* What was loaded must be in its register here: the next instruction but one may use it without waiting. */
 #define HW_LOADED(VALUE) __asm__ volatile("" : "+r"(VALUE))
 
-/* Codes 4g .. 4g + 3 of a row, the first in the lowest `stored` bits. */
-HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t g, uint32_t stored, uint32_t row_bytes)
+/* Codes 4 `quad` .. 4 `quad` + 3 of a row as they are stored, the first in the lowest bits; 3-bit codes may lie in two bytes, the second
+ * of which the row lacks where it has no code. */
+HW_INLINE uint32_t hw_stored_codes(const uint8_t *row, uint32_t row_bytes, uint32_t quad, uint32_t stored)
 {
     if (stored == 8)
-        return hw_load(row + 4 * g);
+        return hw_load(row + 4 * quad);
     if (stored == 4)
-        return row[2 * g] | (uint32_t)row[2 * g + 1] << 8;
+        return hw_load_half(row + 2 * quad);
     if (stored == 2)
-        return row[g];
+        return row[quad];
     if (stored == 1)
-        return (uint32_t)row[g / 2] >> 4 * (g & 1) & 15u;
-    const uint32_t byte = 3 * g / 2, next = byte + 1 < row_bytes ? row[byte + 1] : 0;
-    return (row[byte] | next << 8) >> 4 * (g & 1) & 0xFFFu;
+        return (uint32_t)row[quad / 2] >> 4 * (quad & 1) & 15u;
+    const uint32_t first = 3 * quad / 2, second = first + 1 < row_bytes ? row[first + 1] : 0;
+    return (row[first] | second << 8) >> 4 * (quad & 1) & 0xFFFu;
 }
 
 /* Of four codes, those with even and those with odd numbers, the later one in the lower half; cut to their top `bits` bits. */
@@ -80,6 +81,8 @@ HW_INLINE hw_channel hw_make_channel(const hw_op *op, uint32_t reach, uint32_t o
     }
     return c;
 }
+
+HW_INLINE int32_t hw_raise(int32_t accumulator, const hw_channel *c) { return (int32_t)((uint32_t)accumulator << c->left); }
 
 /* The code of an accumulator that was shifted left. Few reach beyond the largest code. */
 HW_INLINE uint8_t hw_channel_code(const hw_channel *c, int32_t shifted, int32_t max)
