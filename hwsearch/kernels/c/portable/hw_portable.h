@@ -28,6 +28,7 @@
 #define HW_OWN_CONV2D
 #elif defined(__riscv)
 #define HW_RISCV
+#define HW_OWN_LINEAR
 #define HW_OWN_DEPTHWISE_CONV2D
 #define HW_OWN_CONV2D
 #elif defined(__x86_64__)

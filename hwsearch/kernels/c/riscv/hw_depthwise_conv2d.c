@@ -10,16 +10,18 @@
 
 #include "hw_riscv.h"
 
-/* One channel of one row of outputs. */
-typedef struct row {
-    const uint8_t *codes; /* the channel's byte in each word */
-    uint32_t row_bytes;   /* from one row of codes to the next */
+/* Some rows of outputs of one channel. */
+typedef struct strip {
+    const uint8_t *codes;         /* the channel's byte in each word */
+    uint32_t row_bytes, down;     /* from one row of codes to the next, and from one output row's to the next one's */
     uint8_t *output;
-    uint32_t stride; /* from one output to the next */
-    uint32_t pixels;
-} row;
+    uint32_t stride;              /* from one output to the next */
+    uint32_t rows, pixels;
+    int32_t w[9], bias, max;      /* shifted left as rounding wants it */
+    hw_channel channel;
+} strip;
 
-/* Codes and the channel's byte in them for one group of four channels, from input row `top` on. */
+/* The codes of one group of four channels, from input row `top` on, with the zero point where there is no input. */
 HW_APART void copy_words(const hw_op *op, const stretch *s, int32_t top, uint32_t c)
 {
     const uint32_t channels = op->in_c, count = channels - c < 4 ? channels - c : 4, zeros = op->input_zero[0] * 0x01010101u;
@@ -32,10 +34,11 @@ HW_APART void copy_words(const hw_op *op, const stretch *s, int32_t top, uint32_
         while (word < begin)
             *word++ = zeros;
         const uint8_t *code = op->input[0] + (uint32_t)v * op->in_w * channels + c;
-        if (channels % 4 == 0)
-            for (; word < stop; code += channels)
+        if (channels % 4 == 0) {
+            HW_UNROLLED_4
+            for (uint32_t left_over = (uint32_t)found; left_over; left_over--, code += channels)
                 *word++ = hw_load(code);
-        else
+        } else
             for (; word < stop; code += channels, word++)
                 for (uint32_t i = 0; i < count; i++)
                     ((uint8_t *)word)[i] = code[i];
@@ -59,14 +62,13 @@ HW_APART void expand_taps(const hw_op *op, uint32_t bits, int16_t *taps)
     hw_multiply_add_32((uint32_t *)&(SUM), q0, W0, 0), hw_multiply_add_32((uint32_t *)&(SUM), q1, W1, 0), \
         hw_multiply_add_32((uint32_t *)&(SUM), q2, W2, 0)
 #define NEXT_COLUMN() (q0 = *top, q1 = *middle, q2 = *bottom, top += 4, middle += 4, bottom += 4)
-#define WRITE(SUM) (*output = hw_channel_code(&scale, SUM, max), output += r.stride)
-
-#define ROW_VARIABLES \
+#define WRITE(SUM) (*output = hw_channel_code(&s->channel, SUM, max), output += stride)
+#define STRIP_VARIABLES \
+    const int32_t *const w = s->w, bias = s->bias, max = s->max; \
     const uint32_t w0 = (uint32_t)w[0], w1 = (uint32_t)w[1], w2 = (uint32_t)w[2], w3 = (uint32_t)w[3], w4 = (uint32_t)w[4]; \
-    const uint32_t w5 = (uint32_t)w[5], w6 = (uint32_t)w[6], w7 = (uint32_t)w[7], w8 = (uint32_t)w[8]; \
-    const uint8_t *top = r.codes, *middle = top + r.row_bytes, *bottom = middle + r.row_bytes; \
-    uint8_t *output = r.output; \
-    uint32_t q0, q1, q2
+    const uint32_t w5 = (uint32_t)w[5], w6 = (uint32_t)w[6], w7 = (uint32_t)w[7], w8 = (uint32_t)w[8], stride = s->stride; \
+    const uint8_t *row = s->codes; \
+    uint8_t *output = s->output
 
 /* Three sums in turn: a column is the last of the first, the second of the next and the first of the third. */
 #define STEP(LAST, SECOND, FIRST) \
@@ -77,77 +79,89 @@ HW_APART void expand_taps(const hw_op *op, uint32_t bits, int16_t *taps)
     ADD_COLUMN(FIRST, w0, w3, w6); \
     WRITE(LAST)
 
-HW_APART void row_of_stride_1(row r, const int32_t w[9], int32_t bias, hw_channel scale, int32_t max)
+HW_APART void strip_of_stride_1(const strip *s)
 {
-    ROW_VARIABLES;
-    int32_t a = bias, b = bias, c;
-    NEXT_COLUMN();
-    ADD_COLUMN(a, w0, w3, w6);
-    NEXT_COLUMN();
-    ADD_COLUMN(a, w1, w4, w7);
-    ADD_COLUMN(b, w0, w3, w6);
-    for (uint32_t left = r.pixels;;) {
-        STEP(a, b, c);
-        if (--left == 0)
-            return;
-        STEP(b, c, a);
-        if (--left == 0)
-            return;
-        STEP(c, a, b);
-        if (--left == 0)
-            return;
+    STRIP_VARIABLES;
+    for (uint32_t rows = s->rows; rows; rows--, row += s->down) {
+        const uint8_t *top = row, *middle = top + s->row_bytes, *bottom = middle + s->row_bytes;
+        uint32_t left = s->pixels, q0, q1, q2;
+        int32_t a = bias, b = bias, c;
+        NEXT_COLUMN();
+        ADD_COLUMN(a, w0, w3, w6);
+        NEXT_COLUMN();
+        ADD_COLUMN(a, w1, w4, w7);
+        ADD_COLUMN(b, w0, w3, w6);
+        for (;;) {
+            STEP(a, b, c);
+            if (--left == 0)
+                break;
+            STEP(b, c, a);
+            if (--left == 0)
+                break;
+            STEP(c, a, b);
+            if (--left == 0)
+                break;
+        }
     }
 }
 
-HW_APART void row_of_stride_2(row r, const int32_t w[9], int32_t bias, hw_channel scale, int32_t max)
+HW_APART void strip_of_stride_2(const strip *s)
 {
-    ROW_VARIABLES;
-    int32_t a = bias;
-    NEXT_COLUMN();
-    ADD_COLUMN(a, w0, w3, w6);
-    for (uint32_t left = r.pixels; left; left--) {
+    STRIP_VARIABLES;
+    for (uint32_t rows = s->rows; rows; rows--, row += s->down) {
+        const uint8_t *top = row, *middle = top + s->row_bytes, *bottom = middle + s->row_bytes;
+        uint32_t q0, q1, q2;
+        int32_t a = bias;
         NEXT_COLUMN();
-        ADD_COLUMN(a, w1, w4, w7);
-        NEXT_COLUMN();
-        ADD_COLUMN(a, w2, w5, w8);
-        WRITE(a);
-        a = bias;
         ADD_COLUMN(a, w0, w3, w6);
+        for (uint32_t left = s->pixels; left; left--) {
+            NEXT_COLUMN();
+            ADD_COLUMN(a, w1, w4, w7);
+            NEXT_COLUMN();
+            ADD_COLUMN(a, w2, w5, w8);
+            WRITE(a);
+            a = bias;
+            ADD_COLUMN(a, w0, w3, w6);
+        }
     }
 }
 
 /* Logits, and accumulators that may exceed their limit. */
-HW_APART void row_slowly(const hw_op *op, row r, const int16_t *taps, uint32_t channel)
+HW_APART void strip_slowly(const hw_op *op, const strip *s, const int16_t *taps, uint32_t channel)
 {
-    uint32_t index = (uint32_t)(r.output - (uint8_t *)op->output);
-    for (; r.pixels; r.pixels--, r.codes += 4 * op->stride_w, index += r.stride) {
-        int32_t sum = op->bias[channel];
-        for (uint32_t k = 0; k < 9; k++)
-            sum += taps[k] * r.codes[k / 3 * r.row_bytes + k % 3 * 4];
-        hw_finish(op, index, channel, sum);
+    uint32_t index = (uint32_t)(s->output - (uint8_t *)op->output);
+    const uint8_t *row = s->codes;
+    for (uint32_t rows = s->rows; rows; rows--, row += s->down) {
+        const uint8_t *code = row;
+        for (uint32_t left = s->pixels; left; left--, code += 4 * op->stride_w, index += s->stride) {
+            int32_t sum = op->bias[channel];
+            for (uint32_t k = 0; k < 9; k++)
+                sum += taps[k] * code[k / 3 * s->row_bytes + k % 3 * 4];
+            hw_finish(op, index, channel, sum);
+        }
     }
 }
 
-/* Some rows of one channel. */
-HW_APART void channel_rows(const hw_op *op, const stretch *s, uint32_t bits, uint32_t rows, uint32_t y, uint32_t c)
+/* One channel's outputs from row `y` on. */
+HW_APART void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits, uint32_t rows, uint32_t y, uint32_t c)
 {
-    const int16_t *taps = (const int16_t *)(const void *)s->weights + 9 * c;
-    const hw_channel scale = hw_make_channel(op, hw_reach(9, bits), c);
-    const int32_t max = op->output_max, bias = hw_raise(scale.bias, &scale);
-    row r = {
-        .codes = (const uint8_t *)s->codes + c % 4, .row_bytes = 4 * s->in_columns,
-        .output = (uint8_t *)op->output + y * op->out_w * op->out_c + c, .stride = op->out_c, .pixels = op->out_w,
-    };
-    int32_t w[9];
+    const int16_t *taps = (const int16_t *)(const void *)t->weights + 9 * c;
+    strip s; /* filled one by one: an initializer would clear it first */
+    s.codes = (const uint8_t *)t->codes + c % 4, s.row_bytes = 4 * t->in_columns, s.down = s.row_bytes * op->stride_h;
+    s.output = (uint8_t *)op->output + y * op->out_w * op->out_c + c, s.stride = op->out_c;
+    s.rows = rows, s.pixels = op->out_w, s.max = op->output_max;
+    s.channel = hw_make_channel(op, hw_reach(9, bits), c);
+    if (op->multiplier == 0 || s.channel.saturates) {
+        strip_slowly(op, &s, taps, c);
+        return;
+    }
+    s.bias = hw_raise(s.channel.bias, &s.channel);
     for (uint32_t k = 0; k < 9; k++)
-        w[k] = hw_raise(taps[k], &scale);
-    for (; rows; rows--, r.codes += op->stride_h * r.row_bytes, r.output += r.pixels * r.stride)
-        if (op->multiplier == 0 || scale.saturates)
-            row_slowly(op, r, taps, c);
-        else if (op->stride_w == 1)
-            row_of_stride_1(r, w, bias, scale, max);
-        else
-            row_of_stride_2(r, w, bias, scale, max);
+        s.w[k] = hw_raise(taps[k], &s.channel);
+    if (op->stride_w == 1)
+        strip_of_stride_1(&s);
+    else
+        strip_of_stride_2(&s);
 }
 
 HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
@@ -162,7 +176,7 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
         for (uint32_t c = 0; c < op->in_c; c++) {
             if (c % 4 == 0)
                 copy_words(op, &s, y * op->stride_h - op->pad_h, c);
-            channel_rows(op, &s, bits, (uint32_t)hw_smaller(s.rows, op->out_h - y), (uint32_t)y, c);
+            convolve_channel(op, &s, bits, (uint32_t)hw_smaller(s.rows, op->out_h - y), (uint32_t)y, c);
         }
 }
 

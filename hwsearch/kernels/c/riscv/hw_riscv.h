@@ -33,6 +33,12 @@ HW_INLINE void hw_multiply_add_32(uint32_t *sum, uint32_t a, uint32_t b, int top
         __asm__ volatile("mul %1, %2, %3\n\tadd %0, %0, %1" : "+r"(*sum), "=&r"(product) : "r"(a), "r"(b));
 }
 
+#if defined(__clang__) || __GNUC__ >= 8
+#define HW_UNROLLED_4 _Pragma("GCC unroll 4")
+#else
+#define HW_UNROLLED_4
+#endif
+
 /* What was loaded must be in its register here: the next instruction but one may use it without waiting. */
 #define HW_LOADED(VALUE) __asm__ volatile("" : "+r"(VALUE))
 
