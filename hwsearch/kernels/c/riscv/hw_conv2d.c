@@ -41,7 +41,7 @@ HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32
 {
     const uint32_t window = (uint32_t)op->kernel_h * op->kernel_w * t->channels, words = group_words(lanes);
     const uint32_t all = (uint32_t)((uint32_t *)(void *)t->padding - t->pixels) + t->channels / 4;
-    s->gathered = t->channels % 4 != 0;
+    s->gathered = t->gathered || t->channels % 4 != 0;
     s->columns = t->columns, s->rows = t->rows;
     if (s->gathered) {
         s->groups = (window + 3) / 4, s->runs = 1, s->run_words = 0;
