@@ -9,7 +9,7 @@ import functools
 import io
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -262,8 +262,8 @@ def load_profile(name_or_path: str | Path, folders: Iterable[str | Path] = ()) -
     )
 
 
-def read_measurements(folder: Path, header: ProfileHeader) -> tuple[Measurement, ...]:
-    """Read `ops.csv` and re-derive its derived columns."""
+def read_measurements(folder: Path, header: ProfileHeader, *, derive: bool = False) -> tuple[Measurement, ...]:
+    """Read `ops.csv`. Derived columns must be what follows from the raw ones; with `derive` they are made so."""
     path = folder / TABLE_FILE
     if not path.exists():
         raise ProfileError(
@@ -282,6 +282,9 @@ def read_measurements(folder: Path, header: ProfileHeader) -> tuple[Measurement,
         rows: dict[RowKey, Measurement] = {}
         for number, cells in enumerate(lines, start=2):
             row = _parse_row(columns, cells, f"{path}:{number}")
+            if derive:
+                latency_us, energy_uj = _derived(row, header)
+                row = replace(row, latency_us=latency_us, energy_uj=energy_uj)
             _check_row(row, header, f"{path}:{number}")
             if row.key in rows:
                 raise ProfileError(f"{path}:{number}: each row must stand once, but {row.key} stands twice; remove one.")
@@ -336,19 +339,41 @@ def _check_row(row: Measurement, header: ProfileHeader, where: str) -> None:
             f"but found {row.weight_bits} of {row.stored_bits} for {row.op}; correct the row."
         )
     rule = "count_median / 1000" if header.counter.unit == "ns" else "count_median / clock_hz"
-    _check_derived("latency_us", row.latency_us, header.latency_us(row.count_median), rule, where)
-    if row.energy_source == POWER_X_TIME:
-        _check_derived("energy_uj", row.energy_uj, header.energy_uj(row.latency_us), "latency_us * active_mw / 1000", where)
+    latency_us, energy_uj = _derived(row, header)
+    _check_derived("latency_us", row, latency_us, rule, where)
+    _check_derived("energy_uj", row, energy_uj, "latency_us * active_mw / 1000", where)
 
 
-def _check_derived(column: str, found: float, expected: float, rule: str, where: str) -> None:
+def _derived(row: Measurement, header: ProfileHeader) -> tuple[float, float]:
+    """Latency in us and energy in uJ that follow from the row's count; energy that was measured follows from nothing."""
+    latency_us = header.latency_us(row.count_median)
+    return latency_us, header.energy_uj(latency_us) if row.energy_source == POWER_X_TIME else row.energy_uj
+
+
+def _check_derived(column: str, row: Measurement, expected: float, rule: str, where: str) -> None:
+    found: float = getattr(row, column)
     if abs(found - expected) <= RELATIVE_TOLERANCE * max(expected, 1e-9):
         return
     factor = round(expected / found, 6) if found else 0.0
     hint = f" (a factor of {factor:g}: another unit?)" if factor in (1000.0, 0.001, 1e6, 1e-6) else ""
-    raise ProfileError(
-        f"{where}: {column} must be {rule} = {expected:.6g}, but is {found:.6g}{hint}; correct the row or measure it again."
-    )
+    remedy = "correct the row or measure it again"
+    if row.provenance in (Provenance.MEASURED, Provenance.EMULATED):
+        remedy = (
+            f"if profile.toml has another clock or power now, `hwsearch measure {Path(where).parent}` derives the table again "
+            "without repeating what still holds; else correct the row"
+        )
+    raise ProfileError(f"{where}: {column} must be {rule} = {expected:.6g}, but is {found:.6g}{hint}; {remedy}.")
+
+
+def derive_again(folder: Path) -> None:
+    """Write a table with latency and energy as they follow from its counts under today's `profile.toml`."""
+    if not (folder / TABLE_FILE).exists():
+        return
+    header = read_header(folder)
+    try:
+        read_measurements(folder, header)
+    except ProfileError:
+        _write_table(folder, read_measurements(folder, header, derive=True))
 
 
 def _check_runs(folder: Path, rows: Iterable[Measurement], runs: Iterable[RunRecord]) -> None:
@@ -374,10 +399,14 @@ def write_measurements(folder: Path, rows: Iterable[Measurement], run: RunRecord
     merged |= {row.key: row for row in rows}
     earlier = [record.model_dump_json() for record in read_runs(folder) if record.run_id != run.run_id]
     _replace(folder / RUNS_FILE, "".join(line + "\n" for line in [*earlier, run.model_dump_json()]))
+    _write_table(folder, merged.values())
+
+
+def _write_table(folder: Path, rows: Iterable[Measurement]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(_cells(row) for row in sorted(merged.values(), key=_order))
+    writer.writerows(_cells(row) for row in sorted(rows, key=_order))
     _replace(folder / TABLE_FILE, text.getvalue())
 
 

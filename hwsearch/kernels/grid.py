@@ -1,10 +1,10 @@
 """Which shapes are measured: every operation of the reference networks, their exit heads and gates, and shapes between.
 
-Reference networks get exact rows at every precision that has a kernel, with weights stored at their own and every wider
-width; the other shapes exist so that a regression along shape, within one operation, kernel and stride, has enough to hold on
-to. Odd widths, weights of 1 or 3 bits or stored so, are choices of few: every fourth of the other shapes has them, enough to
-price any nested menu of any network, more roughly. `shapes.csv` lists the networks' operations, since this room knows no torch;
-`benchmarks/reference_shapes.py` writes it.
+Reference networks get exact rows at every precision that has a kernel, with weights stored at their own and every wider width;
+the other shapes exist so that a regression along shape, within one operation, kernel and stride, has enough to hold on to. Odd
+widths, weights of 1 or 3 bits or stored so, are choices of few: every second of the other shapes has them, which is enough to
+price any nested menu of any network, if more roughly. `shapes.csv` lists the networks' operations, since this room knows no
+torch; `benchmarks/reference_shapes.py` writes it.
 """
 
 import csv
@@ -101,7 +101,7 @@ def _pair(text: str) -> tuple[int, int]:
 
 def default_grid() -> tuple[Work, ...]:
     """Every row of a complete table, each key once, in a fixed order."""
-    return _grid(_between())
+    return _grid(1)
 
 
 def thin_grid() -> tuple[Work, ...]:
@@ -109,13 +109,14 @@ def thin_grid() -> tuple[Work, ...]:
 
     Reference networks, exit heads and gates are complete.
     """
-    return _grid(_thinned(_between(), 2))
+    return _grid(2)
 
 
-def _grid(between: Iterable[Op]) -> tuple[Work, ...]:
+def _grid(step: int) -> tuple[Work, ...]:
+    """Of the shapes between, every `step`-th, and every second of these with odd widths."""
     networks = reference_ops()
-    common = (work for work in _between_works(between) if not _is_odd(work))
-    odd = (work for work in _between_works(_thinned(_between(), 4)) if _is_odd(work))
+    common = (work for work in _between_works(_thinned(_between(), step)) if not _is_odd(work))
+    odd = (work for work in _between_works(_thinned(_between(), 2 * step)) if _is_odd(work))
     return _unique([*_network_works(networks.values()), *common, *odd, *_fixed_works(networks.values())])
 
 

@@ -19,7 +19,7 @@ from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
 from hwsearch.hardware.layout import packed_weight_bytes
-from hwsearch.hardware.profile import Measurement, find_profile, write_measurements
+from hwsearch.hardware.profile import Measurement, derive_again, find_profile, write_measurements
 from hwsearch.kernels.cases import random_case
 from hwsearch.kernels.catalogue import C_FOLDER, kernel, scratch_bytes
 from hwsearch.kernels.freshness import ENERGY_NOTE, outdated, source_sha256, still_valid
@@ -52,7 +52,8 @@ def measure(
     `ssh:USER@HOST[:PORT]`, by default what the profile counts: cycles are emulated, nanoseconds taken here. The grid is the one
     that the profile names and all of `networks`, unless given. A profile found elsewhere has its header copied, so that a
     shipped table is never changed. Rows that the same compiler's same code gave on the same machine are kept and not measured
-    again, unless `again` or a meter asks for it; rows of other code are dropped. Energy is what `meter` recorded, a file that a
+    again, unless `again` or a meter asks for it; rows of other code are dropped. What follows from counts follows from today's
+    clock and power, in kept rows too. Energy is what `meter` recorded, a file that a
     user's meter writes meanwhile; without one what the processor counts, where it can be read; else active power times time.
 
     Raises:
@@ -67,6 +68,7 @@ def measure(
     works = {work.key: work for work in shapes}
     with open_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header) as chosen:
         _require_unit(header, destination.name, chosen)
+        derive_again(destination)
         sources = source_sha256(header.device.isa)
         valid = () if again or meter else still_valid(destination, chosen, sources)
         known = {row.key for row in valid}

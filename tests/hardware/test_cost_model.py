@@ -12,7 +12,7 @@ from hwsearch.graph.network import Network
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import PolicyRanges, SearchSpace, Unit
 from hwsearch.hardware.cost_model import CostModel, argmax_op, gate_assignment
-from hwsearch.hardware.layout import STEP_BYTES, in_lines, memory_plan, packed_weight_bytes, requantize_bytes
+from hwsearch.hardware.layout import STEP_BYTES, in_lines, memory_plan, packed_weight_bytes, requantize_bytes, scratch_bytes
 from hwsearch.hardware.profile import HardwareProfile, RowKey
 
 W8A8, W4A4, W2A2 = (Precision(bits, bits) for bits in (8, 4, 2))
@@ -40,6 +40,14 @@ def static(assignment: BitAssignment) -> Menu:
 @pytest.fixture
 def costs(network: Network, profile: HardwareProfile) -> CostModel:
     return CostModel(network, profile)
+
+
+def test_activations_narrower_than_a_kernel_are_priced_as_that_kernel(costs: CostModel) -> None:
+    narrow, runs_at = Precision(2, 1), Precision(2, 2)
+    op = costs.network["conv2"]
+    price = costs.op_price(op, narrow, 2)
+    assert price.precision == narrow and replace(price, precision=runs_at) == costs.op_price(op, runs_at, 2)
+    assert scratch_bytes(op, narrow) == scratch_bytes(op, runs_at)
 
 
 def test_the_price_is_the_sum_of_the_rows_that_run(costs: CostModel, make: SimpleNamespace) -> None:
