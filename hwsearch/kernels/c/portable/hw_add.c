@@ -1,6 +1,8 @@
 /* hw_add: sum of two tensors of equal shape, each on its own scale. */
 #include "hw_portable.h"
 
+#ifndef HW_OWN_ADD
+
 void hw_add(const hw_op *op);
 
 /* The zero points and the rounding term are gathered in one constant; 255 * 2 * 2^21 + 2^29 fits int32. */
@@ -26,3 +28,5 @@ void hw_add(const hw_op *op)
         output[i] = SUM(first[i], second[i]);
 #undef SUM
 }
+
+#endif

@@ -14,6 +14,8 @@
  */
 #include "hw_portable.h"
 
+#ifndef HW_OWN_LINEAR
+
 /* Inputs as the masked words want them: `lanes` codes a word, lane l from position i + l * n / lanes. Returns their sum. */
 HW_INLINE int32_t arrange(const uint8_t *codes, uint32_t count, uint32_t per_word, uint32_t lanes, uint32_t *words)
 {
@@ -167,4 +169,6 @@ HW_LINEAR(8, 4)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a8)
 HW_LINEAR(8, 8)
+#endif
+
 #endif

@@ -1,6 +1,8 @@
 /* hw_max_pool: largest code of each window; positions outside the input do not take part. */
 #include "hw_portable.h"
 
+#ifndef HW_OWN_MAX_POOL
+
 void hw_max_pool(const hw_op *op);
 
 /* One output pixel from a window of `rows` x `columns` codes inside the input. */
@@ -39,3 +41,5 @@ void hw_max_pool(const hw_op *op)
             max_pixel(window, (uint32_t)rows, (uint32_t)columns, row_codes, channels, output);
         }
 }
+
+#endif
