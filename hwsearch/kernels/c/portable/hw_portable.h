@@ -34,6 +34,9 @@
 #define HW_OWN_LINEAR
 #elif defined(__riscv)
 #define HW_RISCV
+#define HW_OWN_LINEAR
+#define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_CONV2D
 #elif defined(__x86_64__)
 #define HW_X86
 #define HW_OWN_ADD
