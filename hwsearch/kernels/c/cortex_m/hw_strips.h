@@ -267,14 +267,18 @@ HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0
         pack_picture(s, op, y0, x0, columns, pack);
         return;
     }
-    for (int32_t r = 0; r < s->in_rows; r++) {
-        int32_t u[MOST_LANES];
-        for (uint32_t l = 0; l < s->lanes; l++)
-            u[l] = (x0 + lane_column(s, l, columns)) * op->stride_w - op->pad_w;
+    uint32_t left[MOST_LANES];
+    for (uint32_t l = 0; l < s->lanes; l++)
+        left[l] = (uint32_t)((x0 + lane_column(s, l, columns)) * op->stride_w - op->pad_w);
+    for (int32_t r = 0, v = y0 * op->stride_h - op->pad_h; r < s->in_rows; r++, v++) {
+        const int inside = v >= 0 && v < s->in_h;
+        const uint8_t *const row = inside ? op->input[0] + (uint32_t)(v * s->in_w) * op->in_c + first : s->bytes;
+        const uint32_t step = inside ? op->in_c : 0, in_w = (uint32_t)s->in_w;
         for (uint32_t i = 0; i < s->positions; i++, sums += s->lanes) {
             const uint8_t *codes[MOST_LANES];
             for (uint32_t l = 0; l < s->lanes; l++) {
-                codes[l] = strip_codes(s, op, y0 * op->stride_h - op->pad_h + r, u[l]++, first);
+                const uint32_t u = left[l] + i; /* left of the image, it is huge */
+                codes[l] = u < in_w ? row + u * step : s->bytes;
                 sums[l] = 0;
             }
             for (uint32_t l = 0; s->given != s->channels && l < s->lanes; l++) {
