@@ -111,7 +111,7 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
     const uint32_t outputs = op->out_c / op->groups, row_bytes = strip_row_words(&s, op, s.columns) * 4;
     const uint32_t step = s.gathered ? s.window * 4 : op->stride_w * (s.paired ? s.given * 8 : s.channels * 4);
     const int quick = op->out_c % 4 == 0 && outputs % 4 == 0 && hw_is_quick(op, largest);
-    plan_stretches(&s, &hw_smlad_pixels_loop, s.run / 2, row_bytes, 8, 16);
+    plan_stretches(&s, &hw_smlad_pixels_loop, s.run / 2, row_bytes, 8, 16, quick);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < s.out_h; y0 += s.rows)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
@@ -256,7 +256,7 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
     const uint32_t outputs = op->out_c / op->groups, row_bytes = strip_row_words(&s, op, s.columns) * 4;
     const uint32_t step = (s.gathered ? s.window : op->stride_w * s.channels) * 8, aligned = filters == 2 ? 4 : 2;
     const int quick = op->out_c % aligned == 0 && outputs % aligned == 0 && hw_is_quick(op, largest);
-    plan_stretches(&s, loop, s.run, row_bytes, 8, 8);
+    plan_stretches(&s, loop, s.run, row_bytes, 8, 8, quick);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < s.out_h; y0 += s.rows)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
@@ -269,6 +269,10 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2 * filters) {
                     filter_block block;
                     begin_block(&block, op, o, (group + 1) * outputs, 2 * filters, quick);
+                    for (uint32_t f = 0; f < 2 * filters && quick; f++) { /* as the loop takes them: to multiply by a power of two and add */
+                        block.scales[f].bias = (int32_t)((uint32_t)block.scales[f].bias << block.scales[f].left);
+                        block.scales[f].left = 1 << block.scales[f].left;
+                    }
                     expand_words(&s, op, &block, filters, bits, shift);
                     for (int32_t r = 0; r < rows; r++) {
                         const uint32_t pixels = hw_address(s.pixels) + (uint32_t)r * op->stride_h * row_bytes;

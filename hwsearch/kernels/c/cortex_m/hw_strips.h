@@ -295,9 +295,9 @@ HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0
  *
  * Their records: where its weights end, by how much to move to its weights and pixels, where to go, and where to go from
  * there. That is into the loop, at the step where whole turns remain, but first to where fields are stored or added if the
- * stretch before leaves no room; and to the end after the last. Pointers stay 4 bytes behind, and as far behind as the skipped
+ * stretch before leaves no room; and after the last to where codes are made (`quick`) or sums are left. Pointers stay 4 bytes behind, and as far behind as the skipped
  * steps of the first turn. */
-HW_INLINE void plan_stretches(const strip *s, const struct stretch_loop *loop, uint32_t steps_of_run, uint32_t pitch, uint32_t pixel_bytes, uint32_t weight_bytes)
+HW_INLINE void plan_stretches(const strip *s, const struct stretch_loop *loop, uint32_t steps_of_run, uint32_t pitch, uint32_t pixel_bytes, uint32_t weight_bytes, int quick)
 {
     const uint32_t start_of_code = (uint32_t)(uintptr_t)loop->run;
     uint32_t *record = s->stretches, end = hw_address(s->weights) - 4, room = s->limit, place = 0, next = loop->store;
@@ -317,8 +317,11 @@ HW_INLINE void plan_stretches(const strip *s, const struct stretch_loop *loop, u
                 room = s->limit, place = next, next = loop->add;
         }
     record[0] = record[1] = record[2] = 0;
-    record[3] = start_of_code + (place ? place : next);
-    record[4] = start_of_code + loop->done;
+    place = place ? place : next;
+    if (quick)
+        place = place == loop->store ? loop->finish : loop->finish_added;
+    record[3] = start_of_code + place;
+    record[4] = start_of_code + loop->raw;
 }
 
 #endif
