@@ -25,6 +25,7 @@
 #define HW_OWN_AVG_POOL
 #define HW_OWN_CONV2D
 #define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_LINEAR
 #define HW_OWN_MAX_POOL
 #define HW_OWN_REQUANTIZE
 #elif defined(__ARM_ARCH_6M__)
