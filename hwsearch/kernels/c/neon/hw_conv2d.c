@@ -16,7 +16,7 @@
 
 #ifdef HW_NEON
 
-#include "hw_tile.h"
+#include "portable/hw_tile.h"
 
 enum { LEVELS = 5 }; /* most weights of a pair of bits, 2^0 .. 2^4 */
 

@@ -6,7 +6,7 @@
 #ifndef HW_NEON_H
 #define HW_NEON_H
 
-#include "hw_portable.h"
+#include "portable/hw_portable.h"
 
 #ifdef HW_NEON
 
