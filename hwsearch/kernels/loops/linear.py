@@ -42,7 +42,12 @@ def pairs_step(out: Listing, stored: int) -> None:
         load_inputs(out, inputs)
         for i, register in enumerate(inputs, first):
             shift = f", lsr #{i * stored}" if i else ""
-            out(f"and.w r12, r3, r4{shift}", f"smlad r6, {register}, r12, r6", f"and.w r12, r3, r5{shift}", f"smlad r7, {register}, r12, r7")
+            out(
+                f"and.w r12, r3, r4{shift}",
+                f"smlad r6, {register}, r12, r6",
+                f"and.w r12, r3, r5{shift}",
+                f"smlad r7, {register}, r12, r7",
+            )
 
 
 def threes_turn() -> Listing:

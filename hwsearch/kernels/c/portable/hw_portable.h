@@ -174,14 +174,9 @@ HW_INLINE void hw_store(uint8_t *bytes, uint32_t word)
 /* The larger of each pair of bytes. */
 HW_INLINE uint32_t hw_larger_bytes(uint32_t a, uint32_t b)
 {
-    uint32_t larger;
-#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
-    __asm__("usub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
-#else
-    larger = 0;
+    uint32_t larger = 0;
     for (uint32_t i = 0; i < 32; i += 8)
         larger |= ((a >> i & 255u) > (b >> i & 255u) ? a : b) & 255u << i;
-#endif
     return larger;
 }
 
@@ -238,12 +233,7 @@ HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t row_bytes, uint32_
 /* sum + low halves' product + high halves' product; halves are signed. */
 HW_INLINE int32_t hw_dual_multiply_add(int32_t sum, uint32_t a, uint32_t b)
 {
-#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
-    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
-    return sum;
-#else
     return sum + (int16_t)a * (int16_t)b + (int16_t)(a >> 16) * (int16_t)(b >> 16);
-#endif
 }
 
 /* A 64-bit sum of 32-bit products. Arm compilers keep it in one instruction only if they are told to: written in C, sums
