@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from hwsearch.kernels.loops.listing import SCALE, SUMS, Listing, call_struct, enter, field, leave
+from hwsearch.kernels.loops.listing import SCALE, SUMS, Listing, call_struct, enter, field, leave, loop_record
 
 POLY_CALL = ("first", "last", "segment_step", "pairs", "weights", "end", "skipped", "totals")
 POLY_CHANNEL = 22 * 4
@@ -98,8 +98,8 @@ def polynomial(name: str) -> str:
     leave(out, len(names))
     count = f"{channels} channels a turn" if turns else f"up to {channels} channels"
     comment = f"Two filters times {pixels} pixels at a time, fields of {width} bits, {count}."
-    loop = f"__attribute__((unused)) static const struct poly_loop hw_poly_{name}_loop = {{hw_poly_{name}, {channels}, {int(turns)}}};\n"
-    return out.function(f"hw_poly_{name}", comment) + loop
+    record = loop_record("poly_loop", f"hw_poly_{name}", channels, int(turns))
+    return out.function(f"hw_poly_{name}", comment) + record
 
 
 BEGIN_CALL = ("totals", "gap", "centres", "columns", "pairs", "bias0", "bias1")

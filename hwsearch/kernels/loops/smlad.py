@@ -11,8 +11,8 @@ from hwsearch.kernels.loops.listing import (
     enter,
     first_stretch,
     leave,
+    loop_record,
     next_stretch,
-    stretch_loop,
 )
 
 SMLAD_UNROLL = 12
@@ -64,7 +64,7 @@ def smlad() -> str:
     out.label(5)
     leave(out, words)
     text = out.function("hw_smlad_pixels", "Pixels of two lanes times four filters; `struct smlad_call` is its argument.")
-    return text + stretch_loop("hw_smlad_pixels", SMLAD_UNROLL, SMLAD_STEP, (loop, raw, raw, finish, finish, raw))
+    return text + loop_record("stretch_loop", "hw_smlad_pixels", SMLAD_UNROLL, SMLAD_STEP, loop, raw, raw, finish, finish, raw)
 
 
 def finish_pairs(out: Listing, at: dict[str, int]) -> None:

@@ -14,8 +14,8 @@ from hwsearch.kernels.loops.listing import (
     field,
     first_stretch,
     leave,
+    loop_record,
     next_stretch,
-    stretch_loop,
 )
 
 UMLAL_CALL = (
@@ -56,7 +56,7 @@ def empty_fields(out: Listing, layout: tuple[int, int, int, int], totals: int, a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Where things lie on the stack: fields of the call, totals[filter][pixel], centres[pixel], scales[filter], codes[pixel][8]."""
+    """Where things lie on the stack: the call, totals[filter][pixel], centres[pixel], scales[filter], codes[pixel][8]."""
 
     at: dict[str, int]
     totals: int
@@ -216,7 +216,7 @@ def umlal(name: str, layout: tuple[int, int, int, int], comment: str) -> str:
     out.label(8)
     leave(out, frame.words)
     places = (loop, store, add, finish, finish_added, raw)
-    return out.function(name, comment) + stretch_loop(name, UMLAL_UNROLL, UMLAL_STEP, places)
+    return out.function(name, comment) + loop_record("stretch_loop", name, UMLAL_UNROLL, UMLAL_STEP, *places)
 
 
 LAYOUTS = {
