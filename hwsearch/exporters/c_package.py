@@ -23,10 +23,9 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel
 from hwsearch.kernels.execute import Execution
 from hwsearch.kernels.integer_network import Codes, IntegerModel
+from hwsearch.kernels.runtime import RUNTIME_HEADERS, runtime_sources
 
-RUNTIME_SOURCES = ("hw_model.c", "hw_governor.c")
-RUNTIME_HEADERS = ("hw_model_data.h", "hw_governor.h")
-DATA_SOURCE = "hw_model_data.c"
+DATA_SOURCE, SELFTEST_SOURCE = "hw_model_data.c", "hw_selftest.c"
 SELFTEST_VECTORS = 8
 """Inputs in the self-test, every entry that occurs among them."""
 KERNEL_FOLDER = "kernels"
@@ -50,7 +49,7 @@ def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, i
     `inputs` `[N, H, W, C]` and the reference's `answers` to them serve the self-test.
     """
     program = plan_program(model)
-    verbatim = (*HEADERS, *RUNTIME_HEADERS, *RUNTIME_SOURCES, *kernel_sources(program))
+    verbatim = (*HEADERS, *RUNTIME_HEADERS, *runtime_sources(model.menu.kind), *kernel_sources(program))
     for name in verbatim:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -61,8 +60,8 @@ def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, i
         "hw_model.h": _header(model, program, notes),
         "hw_selected.h": f"/* {GENERATED} Each source in {KERNEL_FOLDER}/ selects its own function. */\n",
         DATA_SOURCE: data_source(model, program, [nanoseconds_up(cost.latency_us) for cost in notes.paths]),
-        "hw_selftest.c": selftest_source(inputs[chosen], answers.logits[chosen], answers.entries[chosen]),
-        "CMakeLists.txt": _cmake(program),
+        SELFTEST_SOURCE: selftest_source(inputs[chosen], answers.logits[chosen], answers.entries[chosen]),
+        "CMakeLists.txt": _cmake(model, program),
         "README.md": _readme(model, program, notes),
     }
     for name, text in texts.items():
@@ -77,7 +76,8 @@ def kernel_sources(program: Program) -> tuple[str, ...]:
 
 def package_sources(folder: Path) -> list[Path]:
     """Sources of a written package's library, the self-test left out."""
-    return [folder / name for name in (*RUNTIME_SOURCES, DATA_SOURCE)] + sorted(folder.glob(f"{KERNEL_FOLDER}/*.c"))
+    runtime = [path for path in folder.glob("hw_*.c") if path.name != SELFTEST_SOURCE]  # with DATA_SOURCE
+    return sorted(runtime) + sorted(folder.glob(f"{KERNEL_FOLDER}/*.c"))
 
 
 def package_includes(folder: Path) -> list[Path]:
@@ -119,7 +119,6 @@ def _header(model: IntegerModel, program: Program, notes: PackageNotes) -> str:
     channels, height, width = model.network.input_shape
     constants: Mapping[str, object] = {
         "ENTRIES": len(model.entries),
-        "HAS_GATE": int(model.gate is not None),
         "CLASSES": model.network.output.out_channels,
         "INPUT_HEIGHT": height,
         "INPUT_WIDTH": width,
@@ -142,7 +141,7 @@ _HEADER = """\
 
 #include <stdint.h>
 
-#include "hw_governor.h"
+#include "hw_run.h"
 
 /* A code of the input is floor(real / HW_MODEL_INPUT_STEP + 1/2) + HW_MODEL_INPUT_ZERO, kept within 0 .. 255. */
 {defines}
@@ -150,23 +149,13 @@ _HEADER = """\
 /* Price of a whole inference that ends at each entry, in nanoseconds, rounded up. */
 extern const uint64_t hw_model_cost_ns[HW_MODEL_ENTRIES];
 
-/* Classify one image: `input` holds HW_MODEL_INPUT_BYTES codes in (height, width, channel) order, 4-byte aligned, and is only
- * read; `logits` takes HW_MODEL_CLASSES values. Returns the menu entry that answered. Not reentrant: one static arena. */
-int hw_model_run(const uint8_t *input, int32_t *logits);
-
-/* The same, with the policy's choice kept within entries lowest .. highest. */
-int hw_model_run_between(const uint8_t *input, int32_t *logits, int lowest, int highest);
-
-/* The same, with only the entries that the governor can pay; see hw_governor.h. */
-int hw_model_run_governed(hw_governor *governor, const uint8_t *input, int32_t *logits);
-
 #endif
 """
 
 
-def _cmake(program: Program) -> str:
+def _cmake(model: IntegerModel, program: Program) -> str:
     units = (_kernel_file(kernel) for kernel in program.kernels)
-    sources = "\n".join(f"  {name}" for name in (*RUNTIME_SOURCES, DATA_SOURCE, *units))
+    sources = "\n".join(f"  {name}" for name in (*runtime_sources(model.menu.kind), DATA_SOURCE, *units))
     return f"""\
 # {GENERATED}
 cmake_minimum_required(VERSION 3.10)

@@ -14,13 +14,12 @@ from hwsearch.hardware.header import ProfileHeader
 from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.execute import Execution
 from hwsearch.kernels.integer_network import Codes
+from hwsearch.kernels.runtime import ENTRY_POINTS
 from hwsearch.kernels.targets import flash_timing
 from hwsearch.kernels.timing import CORES, CORTEX_M4
 from hwsearch.kernels.toolchain import HOST, build_elf, build_shared, find_compiler
 
 RUN, RUN_BETWEEN = "hw_model_run", "hw_model_run_between"
-ENTRY_POINTS = (RUN, RUN_BETWEEN, "hw_model_run_governed", "hw_governor_init")
-"""What a firmware may call; everything else is linked only if these need it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +68,7 @@ class EmulatedPackage:
                 out=Path(scratch) / "hw_model.elf",
                 compiler=self.compiler,
                 includes=package_includes(folder),
-                keep=ENTRY_POINTS,
+                keep=(*ENTRY_POINTS, "hw_model_cost_ns"),
             )
             self._core = EmulatedCore(elf, core=timing, flash=flash_timing(header.memory))
         self._input = self._core.reserve(int(np.prod(network.input_shape)))

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import SpaceError
+from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace, Unit
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.layout import memory_plan, scratch_bytes
+from hwsearch.hardware.cost_model import CostModel, joined_code
+from hwsearch.hardware.layout import memory_plan, program_bytes, scratch_bytes
 
 TABLE_ROWS = 4096
 """Most joint choices in one table: what a core's nearest caches hold."""
@@ -88,7 +89,10 @@ class BatchPricer:
         self._ops = costs.network.path(exits)
         self._sizes = np.array([len(unit.precisions) for unit in space.units])
         options = [[self._option(unit, precision) for precision in unit.precisions] for unit in space.units]
-        self._code = _CodeBits([one.code for row in options for one in row])
+        runtime = costs.runtime_code()
+        self._code = _CodeBits([runtime, *(one.code for row in options for one in row)])
+        self._always = self._code.words_of(runtime)
+        self._program_bytes = program_bytes(1, PolicyKind.STATIC)
         combinations, self._n_combinations = _combinations(options)
         self._tables = [_table(group, options, combinations, self._code) for group in _groups(self._sizes.tolist())]
         self._arenas: dict[int, int] = {}
@@ -97,14 +101,11 @@ class BatchPricer:
         ops = [op for op in self._ops if op.name in unit.ops]
         own = [_own(op, precision) for op in ops]
         prices = [self._costs.op_price(op, bits, bits.weight_bits) for op, bits in zip(ops, own, strict=True)]
-        code: dict[str, int] = {}
-        for price in prices:
-            code[price.symbol] = max(code.get(price.symbol, 0), price.code_bytes)
         return _Option(
             latency_us=sum(price.latency_us for price in prices),
             energy_uj=sum(price.energy_uj for price in prices),
-            own_bytes=self._costs.own_flash_bytes(ops, prices),
-            code=code,
+            own_bytes=self._costs.own_flash_bytes(prices),
+            code=joined_code(price.code for price in prices),
             scratch=tuple(scratch_bytes(op, bits) for op, bits in zip(ops, own, strict=True)),
         )
 
@@ -133,7 +134,7 @@ class BatchPricer:
     def _chunk(self, choices: Choices) -> tuple[Floats, Floats, Ints, Ints]:
         latency_us, energy_uj = np.zeros((2, len(choices)))
         flash, combination = np.zeros((2, len(choices)), dtype=np.int64)
-        kernels = np.zeros((self._code.words, len(choices)), dtype=np.int64)
+        kernels = np.repeat(np.array(self._always, dtype=np.int64)[:, None], len(choices), axis=1)  # [words, N]
         for table in self._tables:
             rows = table.rows(choices)
             latency_us += table.latency_us[rows]
@@ -141,7 +142,7 @@ class BatchPricer:
             flash += table.own_bytes[rows]
             combination += table.combination[rows]
             kernels |= table.kernels[:, rows]
-        flash += self._code.total_bytes(kernels) + self._costs.runtime_bytes
+        flash += self._code.total_bytes(kernels) + self._program_bytes
         return latency_us, energy_uj, flash, self._ram_bytes(choices, combination)
 
     def _ram_bytes(self, choices: Choices, combination: Ints) -> Ints:

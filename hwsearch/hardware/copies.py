@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from hwsearch.graph.menu import Menu
 from hwsearch.graph.network import Network
 from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.layout import in_lines, packed_weight_bytes
 
 WORTH = 1e-3
 """A copy must save at least this share of the longest inference, so that flash is not spent on nothing."""
@@ -56,5 +56,5 @@ def _candidates(menu: Menu, costs: CostModel) -> Iterator[_Candidate]:
                 saved.setdefault(key, []).append(slow.latency_us - fast.latency_us)
     for (name, bits), by_entry in saved.items():
         if min(by_entry) >= 0:
-            flash_bytes = packed_weight_bytes(costs.network[name], bits)
+            flash_bytes = in_lines(packed_weight_bytes(costs.network[name], bits))
             yield _Candidate(copy=(name, bits), saved_us=sum(by_entry), flash_bytes=flash_bytes)

@@ -20,8 +20,10 @@ from hwsearch.hardware.interpolation import MIN_ROWS, REACH, ShapeRegression, bo
 from hwsearch.hardware.layout import (
     STEP_BYTES,
     activation_bytes,
+    in_lines,
     memory_plan,
     packed_weight_bytes,
+    program_bytes,
     requantize_bytes,
     scratch_bytes,
 )
@@ -38,7 +40,11 @@ _TRUST = tuple(Provenance)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpPrice:
-    """Price of one operation at one precision. `uncertainty` is a relative error; byte counts are those of the row's kernel."""
+    """Price of one operation at one precision. `uncertainty` is a relative error.
+
+    `code_bytes` are those of the row's kernel, `builtins` those of what it needs of the compiler's library, by function;
+    `constant_bytes` are the operation's constants and its step in an entry's program.
+    """
 
     op: str
     precision: Precision
@@ -51,6 +57,13 @@ class OpPrice:
     weight_bytes: int
     scratch_bytes: int
     interpolated: bool
+    constant_bytes: int = 0
+    builtins: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def code(self) -> dict[str, int]:
+        """Bytes of machine code by function."""
+        return {self.symbol: self.code_bytes, **dict(self.builtins)}
 
     @property
     def origin(self) -> str:
@@ -83,22 +96,29 @@ class CostModel:
         for row in profile.measurements:
             self._groups.setdefault(group_of(row.key), []).append(row)
             self._bodies.setdefault(body_of(row.key), []).append(row)
+        self._builtins = {key: tuple(parts.items()) for key, parts in profile.builtins().items()}
+        self._ends = _ends(network)
         self._regressions: dict[RowKey, ShapeRegression] = {}
-        self._prices: dict[tuple[Op, Precision, int], OpPrice] = {}
+        self._prices: dict[tuple[Op, Precision, int, bool], OpPrice] = {}
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
         """Price of `op` at `precision`, its weights stored at `stored_bits` (0 without weights).
 
-        From the row of that very shape at the precision of the kernel that runs it, else interpolated along shape; raises
-        ProfileError where neither is possible.
+        `logits`: whether it gives int32 logits, by default whether the network ends in it. From the row of that very shape at the
+        precision of the kernel that runs it, else interpolated along shape; raises ProfileError where neither is possible.
+        Where a table has no logits, making codes stands for it, which takes a little more.
         """
-        key = (op, precision, stored_bits)
+        key = (op, precision, stored_bits, op.has_weights and (op in self._ends if logits is None else logits))
         if key not in self._prices:
-            row_key = RowKey.of(op, kernel_precision(precision), stored_bits)
-            row = self._rows.get(row_key)
-            found = self._interpolate(op, row_key) if row is None else self._read(op, row)
-            self._prices[key] = replace(self._called(found), precision=precision)
+            self._prices[key] = self._price_of(op, precision, RowKey.of(op, kernel_precision(precision), stored_bits, key[3]))
         return self._prices[key]
+
+    def _price_of(self, op: Op, precision: Precision, key: RowKey) -> OpPrice:
+        constants = requantize_bytes(op, key.logits) + STEP_BYTES
+        if key not in self._rows and not is_enough(*self._comparable(key)):
+            key = replace(key, logits=False)
+        price = self._read(op, self._rows[key]) if key in self._rows else self._interpolate(op, key)
+        return replace(self._called(price), precision=precision, constant_bytes=constants)
 
     def _called(self, price: OpPrice) -> OpPrice:
         """The price with what it takes to call the operation from an exported program."""
@@ -111,7 +131,8 @@ class CostModel:
         return OpPrice(
             op=op.name, precision=row.precision, latency_us=row.latency_us, energy_uj=row.energy_uj, provenance=row.provenance,
             uncertainty=row.relative_error(self.profile.validity.relative_error), symbol=row.symbol, code_bytes=row.code_bytes,
-            weight_bytes=row.weight_bytes, scratch_bytes=row.scratch_bytes, interpolated=False,
+            weight_bytes=in_lines(row.weight_bytes), scratch_bytes=row.scratch_bytes, interpolated=False,
+            builtins=self._builtins.get((row.run_id, row.symbol), ()),
         )  # fmt: skip
 
     def _interpolate(self, op: Op, key: RowKey) -> OpPrice:
@@ -124,14 +145,20 @@ class CostModel:
             provenance=max((row.provenance for row in rows), key=_TRUST.index),
             uncertainty=median(row.relative_error(self.profile.validity.relative_error) for row in rows) + regression.error,
             symbol=rows[0].symbol, code_bytes=max(row.code_bytes for row in rows),
-            weight_bytes=packed_weight_bytes(op, key.stored_bits) if op.has_weights else 0,
+            weight_bytes=in_lines(packed_weight_bytes(op, key.stored_bits)) if op.has_weights else 0,
             scratch_bytes=scratch_bytes(op, key.precision), interpolated=True,
+            builtins=self._builtins.get((rows[0].run_id, rows[0].symbol), ()),
         )  # fmt: skip
+
+    def _comparable(self, key: RowKey) -> tuple[list[Measurement], list[Measurement]]:
+        """Rows of the key's group, and others of the same body of code."""
+        group = group_of(key)
+        related = [row for row in self._bodies.get(body_of(key), []) if group_of(row.key) != group]
+        return self._groups.get(group, []), related
 
     def _regression(self, key: RowKey) -> ShapeRegression:
         group = group_of(key)
-        rows = self._groups.get(group, [])
-        related = [row for row in self._bodies.get(body_of(key), []) if group_of(row.key) != group]
+        rows, related = self._comparable(key)
         if not is_enough(rows, related):
             raise ProfileError(self._missing(key, rows))
         if group not in self._regressions:
@@ -179,7 +206,7 @@ class CostModel:
         return Cost(
             latency_us=sum(price.latency_us for price in prices),
             energy_uj=sum(price.energy_uj for price in prices),
-            flash_bytes=self.own_flash_bytes(ops, prices) + _code_bytes(prices) + self.runtime_bytes,
+            flash_bytes=self.own_flash_bytes(prices) + self.shared_flash_bytes(prices),
             ram_bytes=self.input_bytes + memory_plan(self.network, ops, assignment).arena_bytes,
         )
 
@@ -220,7 +247,10 @@ class CostModel:
         return tuple(tuple(price for stage in stages[: index + 1] for price in stage) for index in range(len(stages)))
 
     def _gate_prices(self, gate: Network | None) -> tuple[OpPrice, ...]:
-        return () if gate is None else self._prices_of(gate.ops, gate_assignment(gate), None)
+        if gate is None:
+            return ()
+        own, ends = gate_assignment(gate), _ends(gate)
+        return tuple(self.op_price(op, own[op.name], own[op.name].weight_bits, logits=op in ends) for op in gate.ops)
 
     def _decision_prices(self, menu: Menu) -> tuple[OpPrice, ...]:
         """The one decision of a gate; that of every entry but the last of a cascade or exits."""
@@ -236,10 +266,11 @@ class CostModel:
     def _menu_flash(self, menu: Menu, inferences: Iterable[Iterable[OpPrice]], gate: Network | None) -> int:
         """Nested weights, their copies and kernels once, constants and program once per entry that runs them."""
         prices = [price for inference in inferences for price in inference]
-        weights = sum(self._stored_bytes(menu).values()) + _weight_bytes(self._gate_prices(gate))
-        steps = sum(_step_bytes(segment) for segment in menu.segments(self.network))
-        steps += _step_bytes(gate.ops) if gate else 0
-        return weights + steps + _code_bytes(prices) + self.runtime_bytes
+        weights = sum(self._stored_bytes(menu).values()) + sum(price.weight_bytes for price in self._gate_prices(gate))
+        steps = [requantize_bytes(op, op in self._ends) for segment in menu.segments(self.network) for op in segment]
+        steps += [requantize_bytes(op, op in _ends(gate)) for op in gate.ops] if gate else []
+        own = weights + sum(steps) + STEP_BYTES * len(steps)
+        return own + self.shared_flash_bytes(prices, menu.kind, len(menu.entries))
 
     def _stored_bytes(self, menu: Menu) -> dict[tuple[str, int], int]:
         """Bytes of the weights by operation and width at which they are stored."""
@@ -260,19 +291,24 @@ class CostModel:
         return self.input_bytes + max(arenas)
 
     @staticmethod
-    def own_flash_bytes(ops: Iterable[Op], prices: Iterable[OpPrice]) -> int:
+    def own_flash_bytes(prices: Iterable[OpPrice]) -> int:
         """Flash of operations in one entry without the kernels, which others may call too."""
-        return _weight_bytes(prices) + _step_bytes(ops)
+        return sum(price.weight_bytes + price.constant_bytes for price in prices)
+
+    def shared_flash_bytes(self, prices: Iterable[OpPrice], kind: PolicyKind = PolicyKind.STATIC, entries: int = 1) -> int:
+        """Flash of everything else in an exported program: each function once, and what ties the entries together."""
+        return sum(joined_code([self.runtime_code(kind), *(price.code for price in prices)]).values()) + program_bytes(
+            entries, kind
+        )
+
+    def runtime_code(self, kind: PolicyKind = PolicyKind.STATIC) -> dict[str, int]:
+        """Bytes of machine code by function that any exported program of a policy has beside kernels."""
+        return self.profile.runtime_of(kind)
 
     @property
     def input_bytes(self) -> int:
         """RAM of the caller's input."""
         return activation_bytes(self.network.input_shape, 8)
-
-    @property
-    def runtime_bytes(self) -> int:
-        """Flash of an exported program beside kernels, weights and constants."""
-        return self.profile.header.library.runtime_bytes
 
     def unit_prices(self, space: SearchSpace, *, exits: Iterable[str] = ("",)) -> dict[str, list[UnitPrice]]:
         """What each precision of each unit adds on the way to the named exits, weights stored at that very width.
@@ -291,7 +327,7 @@ class CostModel:
         return UnitPrice(
             precision=precision,
             latency_us=sum(price.latency_us for price in prices),
-            flash_bytes=self.own_flash_bytes(ops, prices),
+            flash_bytes=self.own_flash_bytes(prices),
         )
 
     @staticmethod
@@ -320,18 +356,16 @@ def _in_steps(price: float) -> float:
     return round(price / PRICE_STEP) * PRICE_STEP
 
 
-def _weight_bytes(prices: Iterable[OpPrice]) -> int:
-    return sum(price.weight_bytes for price in prices)
+def _ends(network: Network) -> frozenset[Op]:
+    """Operations whose outputs are logits."""
+    read = {source for op in network.ops for source in op.inputs}
+    return frozenset(op for op in network.ops if op.name not in read)
 
 
-def _step_bytes(ops: Iterable[Op]) -> int:
-    """Constants and program of one entry."""
-    return sum(requantize_bytes(op) + STEP_BYTES for op in ops)
-
-
-def _code_bytes(prices: Iterable[OpPrice]) -> int:
-    """Machine code of every kernel once."""
+def joined_code(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Bytes of machine code by function, each once; where sizes differ, as in tables of several runs, the largest."""
     code: dict[str, int] = {}
-    for price in prices:
-        code[price.symbol] = max(code.get(price.symbol, 0), price.code_bytes)
-    return sum(code.values())
+    for part in parts:
+        for symbol, size in part.items():
+            code[symbol] = max(code.get(symbol, 0), size)
+    return code

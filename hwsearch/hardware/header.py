@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.errors import ProfileError
+from hwsearch.graph.menu import PolicyKind
 
 HEADER_FILE, RUNS_FILE = "profile.toml", "runs.jsonl"
 
@@ -39,9 +40,9 @@ class Power(_Section):
 class Library(_Section):
     """The kernels that were measured.
 
-    `runtime_bytes` is what every model occupies besides kernels and tables; `dispatch_count` what calling one operation takes
-    besides the operation itself, in the unit of `[counter]`. A `published` library is known from publications alone: it is
-    neither built nor timed here.
+    `runtime_bytes` is what every model occupies besides kernels and tables, where no run recorded it; `dispatch_count` what
+    calling one operation takes besides the operation itself, in the unit of `[counter]`. A `published` library is known from
+    publications alone: it is neither built nor timed here.
     """
 
     kernel_library: str
@@ -102,6 +103,8 @@ class RunRecord(_Section):
     """One measuring run: everything needed to repeat it. Hashes are sha256 in hexadecimal.
 
     `rows` were measured, `kept` were still valid from earlier runs; `kernels` is the built code of each measured kernel.
+    `builtins` are bytes of the compiler's own functions that a measured kernel needs, by kernel and function; `runtime` what a
+    package of each policy has besides kernels and data, by part.
     """
 
     run_id: str
@@ -116,6 +119,8 @@ class RunRecord(_Section):
     rows: int = Field(ge=0)
     kept: int = Field(default=0, ge=0)
     kernels: dict[str, str] = Field(default_factory=dict)
+    builtins: dict[str, dict[str, int]] = Field(default_factory=dict)
+    runtime: dict[PolicyKind, dict[str, int]] = Field(default_factory=dict)
     seconds: float = Field(ge=0)
 
 

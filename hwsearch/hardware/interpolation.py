@@ -18,10 +18,9 @@ from scipy.optimize import nnls
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.profile import Measurement, RowKey
 from hwsearch.hardware.strips import (
-    DEPTHWISE_ROWS,
     POLY_OUT_ROWS,
     Polynomials,
-    depthwise_pairs_bytes,
+    depthwise_streams,
     packing,
     polynomials,
     strips,
@@ -35,10 +34,11 @@ REACH = 2.0
 ERROR_QUANTILE = 0.95
 """Which leave-one-out error is stated as a regression's uncertainty."""
 
-MIN_POOLED_ROWS = 80
-"""Rows of one body of code from which other kernels and strides help: twice the loops of the most detailed body."""
-N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS = 22, 13
-"""Loops of the two ways in which a Cortex-M convolves."""
+MIN_POOLED_ROWS = 64
+"""Rows of one body of code from which other kernels and strides help; at least one for each loop of the most
+detailed body. With fewer, a fit may be sure of itself and wrong: errors of half the price were seen with 52 rows."""
+N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS, N_STREAM_LOOPS = 22, 13, 12
+"""Loops of the ways in which a Cortex-M convolves."""
 
 Floats = NDArray[np.float64]
 
@@ -103,18 +103,21 @@ def _tiled_turns(key: RowKey) -> Floats:
     )  # fmt: skip
 
 
-def _pair_turns(key: RowKey) -> Floats:
-    """Turns of each loop of `hw_depthwise.h`; shapes that it leaves take the portable loops, in other columns."""
+def _stream_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m/hw_depthwise_conv2d.c`; shapes that it leaves take the portable loops, in other columns."""
     op, others = _op_of(key), _depthwise_turns(key)
-    if not depthwise_pairs_bytes(op):
-        return np.concatenate([np.zeros(7), others])
-    channels, (_, out_h, out_w), stride = op.in_shape[0], op.out_shape, op.stride[0]
-    most_rows = (DEPTHWISE_ROWS - 3) // stride + 1
-    tiles, steps = math.ceil(out_h / most_rows), math.ceil(out_w / 2) if stride == 1 else out_w
-    in_rows = tiles * channels * (3 - stride) + channels * out_h * stride
+    cut = depthwise_streams(op, key.precision)
+    if cut is None:
+        return np.concatenate([np.zeros(N_STREAM_LOOPS), others])
+    channels, quads, stride = op.in_shape[0], math.ceil(op.in_shape[0] / LANES), op.stride[0]
+    lengths = [min(cut.rows, cut.out_rows - first) for first in range(0, cut.out_rows, cut.rows)]
+    words = sum(length * cut.words for length in lengths)
+    in_rows = sum(length * stride + 3 - stride for length in lengths) * quads
+    outputs = math.prod(op.out_shape)
     own = [
-        1, tiles * channels, in_rows, in_rows * (steps + 1), channels * out_h, channels * out_h * steps,
-        channels * out_h * out_w,
+        1, cut.tiles * quads, in_rows, in_rows * cut.phases, in_rows * cut.phases * cut.words, cut.tiles * channels,
+        channels * words, channels * words * cut.sums / 4, quads * words * cut.sums / 4, quads * cut.out_rows, outputs,
+        outputs * (channels % LANES > 0),
     ]  # fmt: skip
     return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
 
@@ -234,7 +237,7 @@ _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
     OpKind.CONV2D: (_tiled_turns, _strip_turns),
     OpKind.AVG_POOL: (_pool_turns,),
     OpKind.MAX_POOL: (_pool_turns,),
-    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _pair_turns),
+    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _stream_turns),
 }
 
 

@@ -4,17 +4,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
-from hwsearch.hardware.strips import depthwise_pairs_bytes, polynomials, strips
+from hwsearch.hardware.blocks import blocks, channel_tile
+from hwsearch.hardware.strips import depthwise_streams, polynomials, strips
 from hwsearch.hardware.tiling import convolution_tiling, depthwise_stretches
 
-REQUANTIZE_BYTES_PER_CHANNEL = 12
-"""int32 bias, int32 multiplier and int32 shift of one output channel of one menu entry."""
+LINE_BYTES = 32
+"""Every function and table begins at a multiple of this in flash: a line of the largest flash cache."""
 
 STEP_BYTES = 64
 """One operation of one menu entry in the exported program of a 32-bit device: `hw_op` (60 bytes) and its kernel's address."""
+
+_SEGMENT_BYTES, _PRICE_BYTES = 12, 8
+"""`hw_segment` of a 32-bit device, and a price or a threshold."""
+
+
+def in_lines(n_bytes: int) -> int:
+    """What so many bytes occupy in flash."""
+    return -(-n_bytes // LINE_BYTES) * LINE_BYTES
 
 
 def packed_weight_bytes(op: Op, stored_bits: int) -> int:
@@ -23,9 +33,27 @@ def packed_weight_bytes(op: Op, stored_bits: int) -> int:
     return op.out_channels * (-(-row_bits // 32) * 4)
 
 
-def requantize_bytes(op: Op) -> int:
-    """Bytes of the per-channel constants that one menu entry needs for this operation."""
-    return op.out_channels * REQUANTIZE_BYTES_PER_CHANNEL if op.has_weights else REQUANTIZE_BYTES_PER_CHANNEL
+_CONSTANTS = {OpKind.ADD: 3, OpKind.AVG_POOL: 2, OpKind.REQUANTIZE: 2}
+"""Constants of operations without weights: multipliers and one shift. Others have none."""
+
+
+def requantize_bytes(op: Op, logits: bool = False) -> int:
+    """Bytes of the constants that one menu entry needs for this operation, each an int32.
+
+    With weights: bias, multiplier and shift of each output channel, of `logits` the bias alone.
+    """
+    constants = op.out_channels * (1 if logits else 3) if op.has_weights else _CONSTANTS.get(op.kind, 0)
+    return in_lines(4 * constants)
+
+
+def program_bytes(entries: int, kind: PolicyKind) -> int:
+    """Bytes of what ties a model's parts together: `hw_program`, segments, thresholds and prices of the entries."""
+    tables = [LINE_BYTES, _SEGMENT_BYTES * entries, _PRICE_BYTES * entries]
+    if kind is PolicyKind.GATE:
+        tables.append(_SEGMENT_BYTES)
+    elif kind is not PolicyKind.STATIC:
+        tables.append(_PRICE_BYTES * (entries - 1))
+    return sum(map(in_lines, tables))
 
 
 def activation_bytes(shape: Shape, bits: int) -> int:
@@ -54,10 +82,11 @@ def scratch_bytes(op: Op, precision: Precision) -> int:
     """
     runs_at = kernel_precision(precision)
     if op.kind is OpKind.CONV2D:
-        bodies = (convolution_tiling(op), strips(op, runs_at), polynomials(op, runs_at))
+        bodies = (convolution_tiling(op), strips(op, runs_at), polynomials(op, runs_at), blocks(op, runs_at))
         return max(body.scratch_bytes() for body in bodies if body)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
-        return max(depthwise_stretches(op).scratch_bytes(), depthwise_pairs_bytes(op))
+        cuts = (depthwise_stretches(op), depthwise_streams(op, runs_at), channel_tile(op, runs_at))
+        return max(cut.scratch_bytes() for cut in cuts if cut)
     if op.kind is OpKind.LINEAR:
         return -(-op.reduction // 32) * 64 if precision.weight_bits == 1 else -(-op.reduction // 16) * 32
     return 0

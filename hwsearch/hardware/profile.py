@@ -9,13 +9,14 @@ import functools
 import io
 import os
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import ProfileError
+from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.op import Op, OpKind, Shape, parse_shape, shape_text
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import HEADER_FILE, RUNS_FILE, Device, ProfileHeader, RunRecord, Validity, read_header, read_runs
@@ -56,7 +57,8 @@ class Provenance(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RowKey:
-    """What identifies a row: an operation's kind and shapes, its precision and the width its weights are stored at."""
+    """What identifies a row: an operation's kind and shapes, its precision, the width its weights are stored at, and whether it
+    gives int32 logits instead of codes, which takes less."""
 
     op: OpKind
     in_shape: Shape
@@ -67,13 +69,14 @@ class RowKey:
     weight_bits: int
     stored_bits: int
     activation_bits: int
+    logits: bool = False
 
     @classmethod
-    def of(cls, op: Op, precision: Precision, stored_bits: int) -> "RowKey":
+    def of(cls, op: Op, precision: Precision, stored_bits: int, logits: bool = False) -> "RowKey":
         """The row of `op` at `precision` with weights stored at `stored_bits` (0 without weights)."""
         return cls(
             op.kind, op.in_shape, op.out_shape, op.kernel, op.stride, op.groups,
-            precision.weight_bits, stored_bits, precision.activation_bits,
+            precision.weight_bits, stored_bits, precision.activation_bits, logits,
         )  # fmt: skip
 
     @property
@@ -83,16 +86,18 @@ class RowKey:
     def __str__(self) -> str:
         stored = f" stored at {self.stored_bits} bits" if self.stored_bits else ""
         shapes = f"{shape_text(self.in_shape)} -> {shape_text(self.out_shape)}"
-        return f"{self.op} {self.kernel[0]}x{self.kernel[1]} {shapes} {self.precision}{stored}"
+        gives = " giving logits" if self.logits else ""
+        return f"{self.op} {self.kernel[0]}x{self.kernel[1]} {shapes} {self.precision}{stored}{gives}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One row of `ops.csv`: fields are its columns, in order.
 
-    `stored_bits` and `weight_bits` are 0 without weights. Counts are in the unit of `[counter]`: median and 5th and 95th
-    percentile over `repeats`, or, in a row that no clock or emulator gave, a value and the interval it lies in. `code_bytes`
-    is the machine code of `symbol`, `weight_bytes` the packed weights, `scratch_bytes` the kernel's working memory.
+    `stored_bits` and `weight_bits` are 0 without weights; `logits` is 1 where int32 logits were made instead of
+    codes. Counts are in the unit of `[counter]`: median and 5th and 95th percentile over `repeats`, or, in a row that no clock
+    or emulator gave, a value and the interval it lies in. `code_bytes` is the machine code of `symbol`, `weight_bytes` the
+    packed weights, `scratch_bytes` the kernel's working memory.
     """
 
     op: OpKind
@@ -104,6 +109,7 @@ class Measurement:
     weight_bits: int
     stored_bits: int
     activation_bits: int
+    logits: bool
     count_median: float
     count_p05: float
     count_p95: float
@@ -122,7 +128,7 @@ class Measurement:
     def key(self) -> RowKey:
         return RowKey(
             self.op, self.in_shape, self.out_shape, self.kernel, self.stride, self.groups,
-            self.weight_bits, self.stored_bits, self.activation_bits,
+            self.weight_bits, self.stored_bits, self.activation_bits, self.logits,
         )  # fmt: skip
 
     @property
@@ -156,12 +162,13 @@ class Measurement:
         scratch_bytes: int,
         symbol: str,
         run_id: str,
+        logits: bool = False,
     ) -> "Measurement":
         """A row from counts: latency follows from the clock, energy from the active power."""
         latency_us = header.latency_us(count_median)
         return cls(
             op=op.kind, in_shape=op.in_shape, out_shape=op.out_shape, kernel=op.kernel, stride=op.stride, groups=op.groups,
-            weight_bits=precision.weight_bits, stored_bits=stored_bits, activation_bits=precision.activation_bits,
+            weight_bits=precision.weight_bits, stored_bits=stored_bits, activation_bits=precision.activation_bits, logits=logits,
             count_median=count_median, count_p05=count_p05, count_p95=count_p95, repeats=repeats,
             latency_us=latency_us, energy_uj=header.energy_uj(latency_us), energy_source=POWER_X_TIME,
             provenance=provenance, code_bytes=code_bytes, weight_bytes=weight_bytes, scratch_bytes=scratch_bytes,
@@ -170,6 +177,8 @@ class Measurement:
 
 
 COLUMNS = tuple(field.name for field in fields(Measurement))
+OPTIONAL = {"logits": "0"}
+"""Columns that a table may leave out, and what then stands in each of its rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +198,15 @@ class HardwareProfile:
     @property
     def validity(self) -> Validity:
         return self.header.validity
+
+    def builtins(self) -> dict[tuple[str, str], dict[str, int]]:
+        """Bytes in flash of what a kernel needs of the compiler's own library, by run and kernel, then by function."""
+        return {(run.run_id, symbol): parts for run in self.runs for symbol, parts in run.builtins.items()}
+
+    def runtime_of(self, kind: PolicyKind) -> dict[str, int]:
+        """Bytes in flash by part of what a policy's package has besides kernels and data: recorded, else as the header says."""
+        recorded = [run.runtime[kind] for run in self.runs if kind in run.runtime]
+        return recorded[-1] if recorded else {"runtime": self.header.library.runtime_bytes}
 
     def shares(self) -> dict[str, float]:
         """Share of rows of each provenance."""
@@ -246,8 +264,8 @@ def load_profile(name_or_path: str | Path, folders: Iterable[str | Path] = ()) -
     )
 
 
-def read_measurements(folder: Path, header: ProfileHeader) -> tuple[Measurement, ...]:
-    """Read `ops.csv` and re-derive its derived columns."""
+def read_measurements(folder: Path, header: ProfileHeader, *, derive: bool = False) -> tuple[Measurement, ...]:
+    """Read `ops.csv`. Derived columns must be what follows from the raw ones; with `derive` they are made so."""
     path = folder / TABLE_FILE
     if not path.exists():
         raise ProfileError(
@@ -256,15 +274,19 @@ def read_measurements(folder: Path, header: ProfileHeader) -> tuple[Measurement,
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.reader(file)
         columns = next(lines, [])
-        if tuple(columns) != COLUMNS:
-            wrong = sorted(set(COLUMNS) ^ set(columns)) or ["their order"]
+        left_out = [column for column in OPTIONAL if column not in columns]
+        if columns != [column for column in COLUMNS if column not in left_out]:
+            wrong = sorted((set(COLUMNS) ^ set(columns)) - set(left_out)) or ["their order"]
             raise ProfileError(
                 f"{path}:1: the columns must be {','.join(COLUMNS)}, but they differ in {', '.join(wrong)}; "
                 "correct the first line."
             )
         rows: dict[RowKey, Measurement] = {}
         for number, cells in enumerate(lines, start=2):
-            row = _parse_row(cells, f"{path}:{number}")
+            row = _parse_row(columns, cells, f"{path}:{number}")
+            if derive:
+                latency_us, energy_uj = _derived(row, header)
+                row = replace(row, latency_us=latency_us, energy_uj=energy_uj)
             _check_row(row, header, f"{path}:{number}")
             if row.key in rows:
                 raise ProfileError(f"{path}:{number}: each row must stand once, but {row.key} stands twice; remove one.")
@@ -285,18 +307,18 @@ def _pair(text: str) -> tuple[int, int]:
 
 _PARSERS: dict[str, Any] = {
     "op": OpKind, "in_shape": _shape, "out_shape": _shape, "kernel": _pair, "stride": _pair, "groups": int,
-    "weight_bits": int, "stored_bits": int, "activation_bits": int,
+    "weight_bits": int, "stored_bits": int, "activation_bits": int, "logits": lambda text: bool(int(text)),
     "count_median": float, "count_p05": float, "count_p95": float, "repeats": int,
     "latency_us": float, "energy_uj": float, "energy_source": str, "provenance": Provenance,
     "code_bytes": int, "weight_bytes": int, "scratch_bytes": int, "symbol": str, "run_id": str,
 }  # fmt: skip
 
 
-def _parse_row(cells: Sequence[str], where: str) -> Measurement:
-    if len(cells) != len(COLUMNS):
-        raise ProfileError(f"{where}: a row must have {len(COLUMNS)} cells, but has {len(cells)}; correct or remove it.")
+def _parse_row(columns: Sequence[str], cells: Sequence[str], where: str) -> Measurement:
+    if len(cells) != len(columns):
+        raise ProfileError(f"{where}: a row must have {len(columns)} cells, but has {len(cells)}; correct or remove it.")
     values: dict[str, Any] = {}
-    for column, text in zip(COLUMNS, cells, strict=True):
+    for column, text in {**OPTIONAL, **dict(zip(columns, cells, strict=True))}.items():
         try:
             values[column] = _PARSERS[column](text)
         except ValueError as error:
@@ -319,19 +341,41 @@ def _check_row(row: Measurement, header: ProfileHeader, where: str) -> None:
             f"but found {row.weight_bits} of {row.stored_bits} for {row.op}; correct the row."
         )
     rule = "count_median / 1000" if header.counter.unit == "ns" else "count_median / clock_hz"
-    _check_derived("latency_us", row.latency_us, header.latency_us(row.count_median), rule, where)
-    if row.energy_source == POWER_X_TIME:
-        _check_derived("energy_uj", row.energy_uj, header.energy_uj(row.latency_us), "latency_us * active_mw / 1000", where)
+    latency_us, energy_uj = _derived(row, header)
+    _check_derived("latency_us", row, latency_us, rule, where)
+    _check_derived("energy_uj", row, energy_uj, "latency_us * active_mw / 1000", where)
 
 
-def _check_derived(column: str, found: float, expected: float, rule: str, where: str) -> None:
+def _derived(row: Measurement, header: ProfileHeader) -> tuple[float, float]:
+    """Latency in us and energy in uJ that follow from the row's count; energy that was measured follows from nothing."""
+    latency_us = header.latency_us(row.count_median)
+    return latency_us, header.energy_uj(latency_us) if row.energy_source == POWER_X_TIME else row.energy_uj
+
+
+def _check_derived(column: str, row: Measurement, expected: float, rule: str, where: str) -> None:
+    found: float = getattr(row, column)
     if abs(found - expected) <= RELATIVE_TOLERANCE * max(expected, 1e-9):
         return
     factor = round(expected / found, 6) if found else 0.0
     hint = f" (a factor of {factor:g}: another unit?)" if factor in (1000.0, 0.001, 1e6, 1e-6) else ""
-    raise ProfileError(
-        f"{where}: {column} must be {rule} = {expected:.6g}, but is {found:.6g}{hint}; correct the row or measure it again."
-    )
+    remedy = "correct the row or measure it again"
+    if row.provenance in (Provenance.MEASURED, Provenance.EMULATED):
+        remedy = (
+            f"if profile.toml has another clock or power now, `hwsearch measure {Path(where).parent}` derives the table again "
+            "without repeating what still holds; else correct the row"
+        )
+    raise ProfileError(f"{where}: {column} must be {rule} = {expected:.6g}, but is {found:.6g}{hint}; {remedy}.")
+
+
+def derive_again(folder: Path) -> None:
+    """Write a table with latency and energy as they follow from its counts under today's `profile.toml`."""
+    if not (folder / TABLE_FILE).exists():
+        return
+    header = read_header(folder)
+    try:
+        read_measurements(folder, header)
+    except ProfileError:
+        _write_table(folder, read_measurements(folder, header, derive=True))
 
 
 def _check_runs(folder: Path, rows: Iterable[Measurement], runs: Iterable[RunRecord]) -> None:
@@ -357,17 +401,21 @@ def write_measurements(folder: Path, rows: Iterable[Measurement], run: RunRecord
     merged |= {row.key: row for row in rows}
     earlier = [record.model_dump_json() for record in read_runs(folder) if record.run_id != run.run_id]
     _replace(folder / RUNS_FILE, "".join(line + "\n" for line in [*earlier, run.model_dump_json()]))
+    _write_table(folder, merged.values())
+
+
+def _write_table(folder: Path, rows: Iterable[Measurement]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(_cells(row) for row in sorted(merged.values(), key=_order))
+    writer.writerows(_cells(row) for row in sorted(rows, key=_order))
     _replace(folder / TABLE_FILE, text.getvalue())
 
 
 def _order(row: Measurement) -> tuple[Any, ...]:
     return (
         row.op, row.kernel, row.stride, row.groups, row.in_shape, row.out_shape,
-        row.weight_bits, row.stored_bits, row.activation_bits,
+        row.weight_bits, row.stored_bits, row.activation_bits, row.logits,
     )  # fmt: skip
 
 
@@ -376,6 +424,8 @@ def _cells(row: Measurement) -> list[str]:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
     if isinstance(value, float):
         return format(value, ".12g")
     if isinstance(value, tuple):

@@ -2,7 +2,8 @@
 
 `hw_strips.h`: some rows of output at a time, their columns dealt to lanes that are computed together; the input under them is
 packed once, in at most 16 KB where one row of lanes fits. `hw_polynomials.h`: 3x3 convolutions of narrow codes go by tiles of
-8 rows, several pixels to a word. The C code computes the same sizes.
+8 rows, several pixels to a word. `hw_depthwise_conv2d.c`: some rows of four channels, as streams. The C code computes the same
+sizes.
 """
 
 from dataclasses import dataclass
@@ -219,15 +220,58 @@ def polynomials(op: Op, precision: Precision) -> Polynomials | None:
         pieces += 1
 
 
-DEPTHWISE_ROWS, DEPTHWISE_COLUMNS = 10, 256
+STREAM_BYTES, CHANNELS, STREAM_UNROLL = 8192, 4, 4
 
 
-def depthwise_pairs_bytes(op: Op) -> int:
-    """Working memory of `hw_depthwise.h`: pairs of pixels, 10 rows and four channels each, and sums; 0 for other shapes."""
-    _, out_h, out_w = op.out_shape
-    if op.kernel != (3, 3) or op.stride not in ((1, 1), (2, 2)) or op.in_shape[0] % 4 or out_w > DEPTHWISE_COLUMNS:
-        return 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepthwiseStreams:
+    """Tiles of one 3x3 depthwise convolution: `rows` output rows, `lines` input rows of `phases` x `words` words a channel.
+
+    `turned`: neighbours lie along columns, which are the rows meant here. Sums of 32 bits have a place of their own (`wide`).
+    """
+
+    out_rows: int
+    rows: int
+    lines: int
+    words: int
+    phases: int
+    sums: int
+    turned: bool
+    wide: bool
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.out_rows // self.rows)
+
+    def scratch_bytes(self) -> int:
+        """Streams of four channels, with what loops read beyond them, and sums of one channel."""
+        streams = (self.lines * self.words + STREAM_UNROLL + 2) * self.phases * CHANNELS
+        sums = (self.rows * self.words + STREAM_UNROLL) * self.sums + 8 if self.wide else 0
+        return 4 * (streams + sums)
+
+
+def depthwise_streams(op: Op, precision: Precision) -> DepthwiseStreams | None:
+    """How a 3x3 depthwise convolution with stride 1 or 2 is cut; None for others."""
+    if op.kernel != (3, 3) or op.stride not in ((1, 1), (2, 2)):
+        return None
     stride = op.stride[0]
-    rows = min((DEPTHWISE_ROWS - 3) // stride + 1, out_h)
-    pairs = (-(-out_w // 2) if stride == 1 else out_w) + 1
-    return 4 * (4 * DEPTHWISE_ROWS * pairs + rows * out_w + 1)
+    reach = 9 * (2**precision.weight_bits - 1) * (2**precision.activation_bits - 1)
+    wide = reach >= 2**15
+    pixels = 4 if reach < 2**7 else 2
+    phases, sums = (1, 3 - stride) if wide else (stride, pixels)
+
+    def row_words(axis: int) -> int:
+        width, pad = op.out_shape[axis], op.padding[axis - 1]
+        shared = pad > 0 and (stride == 1 or 2 * width - pad >= op.in_shape[axis])
+        return -(-(width + 3 - stride - shared) // sums)
+
+    _, out_h, out_w = op.out_shape
+    turned = row_words(1) * out_w < row_words(2) * out_h
+    out_rows, words = (out_w, row_words(1)) if turned else (out_h, row_words(2))
+    fit = STREAM_BYTES // (4 * CHANNELS * phases * words)
+    rows = min(max(fit - 2 if stride == 1 else (fit - 1) // 2, 1), out_rows)
+    rows = -(-out_rows // -(-out_rows // rows))
+    return DepthwiseStreams(
+        out_rows=out_rows, rows=rows, lines=rows * stride + 3 - stride, words=words, phases=phases, sums=sums,
+        turned=turned, wide=wide,
+    )  # fmt: skip

@@ -35,6 +35,8 @@ _VECTORS = (
 _ACCUMULATIONS = re.compile(r"([us]ml[as]l2?|ml[as]|[us]adalp|[us]r?sra)$")
 _SIXTEEN_BYTES = re.compile(r"\.(16b|8h|4s|2d)\b")
 _ARRANGED = re.compile(r"\.\d+[bhsd]\b")
+_ELEMENT = re.compile(r"v\d+\.[bhsd]\[")
+_GENERAL = re.compile(r"\b([wx]\d+|[wx]zr)\b")
 _LANE = re.compile(r"\}\[\d+\]")
 _REGISTER = re.compile(r"([wxbhsdqv])(\d+)$")
 
@@ -85,39 +87,36 @@ class Decoder:
 
     def _form(self, found: Any) -> str:
         name, text = found.mnemonic, found.op_str
-        first = text.partition(",")[0]
         if _BRANCHES.match(name):
             return "call" if name in ("bl", "blr") else "branch"
-        if name.startswith((*_LOADS, *_STORES)):
-            return _memory_form(name, text, first)
-        if name.startswith("prfm"):
-            return "load"
-        if _ARRANGED.search(text):
-            return self._vector_form(found)
-        if name == "fmov" or re.search(r"v\d+\.[bhsd]\[", text):
-            return "insert" if first.startswith("v") and re.search(r"\b[wx]\d+|[wx]zr", text) else "transfer"
-        if _MULTIPLICATIONS.match(name):
+        if name.startswith((*_LOADS, *_STORES, "prfm")):
+            return _memory_form(name, text)
+        if _ARRANGED.search(text) or _ELEMENT.search(text) or name == "fmov":
+            return _vector_form(name, text)
+        return self._general_form(found)
+
+    def _general_form(self, found: Any) -> str:
+        if _MULTIPLICATIONS.match(found.mnemonic):
             return "multiply general"
-        if name in _DIVISIONS:
+        if found.mnemonic in _DIVISIONS:
             return "divide"
-        return "shifted" if self._is_shifted(found) else "plain"
-
-    def _is_shifted(self, found: Any) -> bool:
-        return any(operand.shift.type and operand.shift.value or operand.ext for operand in found.operands)
-
-    def _vector_form(self, found: Any) -> str:
-        text = found.op_str
-        if re.search(r"\b[wx]\d+|[wx]zr", text):
-            return "insert" if text.startswith("v") else "transfer"
-        if re.match(r"[us]?mov$", found.mnemonic) and re.match(r"v\d+\.[bhsd]\[", text):
-            return "vector d"
-        family = next((name for name, pattern in _VECTORS if pattern.match(found.mnemonic)), "vector")
-        return f"{family} {'q' if _SIXTEEN_BYTES.search(text) else 'd'}"
+        shifted = any((operand.shift.type and operand.shift.value) or operand.ext for operand in found.operands)
+        return "shifted" if shifted else "plain"
 
 
-def _memory_form(name: str, text: str, first: str) -> str:
+def _vector_form(name: str, text: str) -> str:
+    """Arithmetic, and moves between vector and general registers."""
+    into_vector = text.startswith("v") or re.match(r"[bhsd]\d", text) is not None
+    if _GENERAL.search(text):
+        return "insert" if into_vector else "transfer"
+    family = next((family for family, pattern in _VECTORS if pattern.match(name)), "vector")
+    return f"{family} {'q' if _SIXTEEN_BYTES.search(text) else 'd'}"
+
+
+def _memory_form(name: str, text: str) -> str:
     """Loads and stores: one register, a pair, one lane, or several registers with their elements dealt out."""
-    access = "load" if name.startswith("ld") else "store"
+    access = "store" if name.startswith("st") else "load"
+    first = text.partition(",")[0]
     if name.startswith(("ldp", "ldnp", "stp", "stnp")):
         return f"{access} pair{' q' if first.startswith('q') else ''}"
     if not text.startswith("{"):

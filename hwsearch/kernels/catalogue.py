@@ -58,6 +58,9 @@ FIELDS: tuple[tuple[str, str], ...] = (
 )
 """The members of `hw_op` (c/hw_kernels.h), in order."""
 
+REQUANTIZE_FIELDS = ("bias", "multiplier", "shift")
+"""Fields that point to constants, which lie one behind the other."""
+
 Arguments = dict[str, int | tuple[int, int]]
 """Values of the fields of `hw_op` that are not pointers; `input_zero` is a pair."""
 

@@ -1,10 +1,10 @@
 """Which shapes are measured: every operation of the reference networks, their exit heads and gates, and shapes between.
 
-Reference networks get exact rows at every precision that has a kernel, with weights stored at their own and every wider
-width; the other shapes exist so that a regression along shape, within one operation, kernel and stride, has enough to hold on
-to. Odd widths, weights of 1 or 3 bits or stored so, are choices of few: every fourth of the other shapes has them, enough to
-price any nested menu of any network, more roughly. `shapes.csv` lists the networks' operations, since this room knows no torch;
-`benchmarks/reference_shapes.py` writes it.
+Reference networks get exact rows at every precision that has a kernel, with weights stored at their own and every wider width;
+the other shapes exist so that a regression along shape, within one operation, kernel and stride, has enough to hold on to. Odd
+widths, weights of 1 or 3 bits or stored so, are choices of few: every second of the other shapes has them, which is enough to
+price any nested menu of any network, if more roughly. `shapes.csv` lists the networks' operations, since this room knows no
+torch; `benchmarks/reference_shapes.py` writes it.
 """
 
 import csv
@@ -56,15 +56,16 @@ _AVG_POOL_WINDOWS = (2, 3, 4, 5, 6, 7, 8)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One row to be measured. `stored_bits` is 0 without weights."""
+    """One row to be measured. `stored_bits` is 0 without weights; `logits` are what a network ends in."""
 
     op: Op
     precision: Precision
     stored_bits: int
+    logits: bool = False
 
     @property
     def key(self) -> RowKey:
-        return RowKey.of(self.op, self.precision, self.stored_bits)
+        return RowKey.of(self.op, self.precision, self.stored_bits, self.logits)
 
 
 def reference_ops() -> dict[str, tuple[Op, ...]]:
@@ -100,7 +101,7 @@ def _pair(text: str) -> tuple[int, int]:
 
 def default_grid() -> tuple[Work, ...]:
     """Every row of a complete table, each key once, in a fixed order."""
-    return _grid(_between())
+    return _grid(1)
 
 
 def thin_grid() -> tuple[Work, ...]:
@@ -108,16 +109,15 @@ def thin_grid() -> tuple[Work, ...]:
 
     Reference networks, exit heads and gates are complete.
     """
-    return _grid(_thinned(_between(), 2))
+    return _grid(2)
 
 
-def _grid(between: Iterable[Op]) -> tuple[Work, ...]:
+def _grid(step: int) -> tuple[Work, ...]:
+    """Of the shapes between, every `step`-th, and every second of these with odd widths."""
     networks = reference_ops()
-    ops = [op for network in networks.values() for op in network]
-    fixed = [op for network in networks.values() for op in (*_exit_heads(network), *_gates(network))]
-    common = (work for work in _works(between) if not _is_odd(work))
-    odd = (work for work in _works(_thinned(_between(), 4)) if _is_odd(work))
-    return _unique([*_works(ops), *common, *odd, *_works_at(fixed, W8A8)])
+    common = (work for work in _between_works(_thinned(_between(), step)) if not _is_odd(work))
+    odd = (work for work in _between_works(_thinned(_between(), 2 * step)) if _is_odd(work))
+    return _unique([*_network_works(networks.values()), *common, *odd, *_fixed_works(networks.values())])
 
 
 def _is_odd(work: Work) -> bool:
@@ -136,32 +136,49 @@ def _thinned(ops: Iterable[Op], step: int) -> Iterator[Op]:
 
 def network_grid(networks: Sequence[Network]) -> tuple[Work, ...]:
     """Every row that pricing these networks at any precision needs, exits included if they are attached."""
-    return _unique(_works(op for network in networks for op in network.ops))
+    ends = [(op, not network.consumers(op.name)) for network in networks for op in network.ops]
+    return _unique(work for op, is_end in ends for work in _works([op], logits=is_end and op.has_weights))
 
 
 def _unique(works: Iterable[Work]) -> tuple[Work, ...]:
     return tuple({work.key: work for work in reversed(list(works))}.values())[::-1]
 
 
-def _works(ops: Iterable[Op]) -> Iterator[Work]:
+def _network_works(networks: Iterable[Sequence[Op]]) -> Iterator[Work]:
+    """All precisions of networks without exits, whose last operations give logits."""
+    for ops in networks:
+        yield from _works(ops[:-1])
+        yield from _works(ops[-1:], logits=True)
+
+
+def _between_works(ops: Iterable[Op]) -> Iterator[Work]:
+    """All precisions; linear operations both within a network and at its end."""
+    for op in ops:
+        yield from _works([op])
+        if op.kind is OpKind.LINEAR:
+            yield from _works([op], logits=True)
+
+
+def _fixed_works(networks: Iterable[Sequence[Op]]) -> Iterator[Work]:
+    """Exit heads and gates at the one precision they have; pools still read whatever their producer stores."""
+    for network in networks:
+        for op, logits in (*_exit_heads(network), *_gates(network)):
+            if op.has_weights:
+                yield Work(op=op, precision=W8A8, stored_bits=W8A8.weight_bits, logits=logits)
+            else:
+                yield from _works([op])
+
+
+def _works(ops: Iterable[Op], logits: bool = False) -> Iterator[Work]:
     """All precisions that have a kernel of each operation, weights stored at their own and every wider width."""
     for op in ops:
         if op.has_weights:
             for precision in KERNEL_PRECISIONS:
                 stored = [bits for bits in WEIGHT_WIDTHS if bits >= precision.weight_bits] if supported(op, precision) else []
-                yield from (Work(op=op, precision=precision, stored_bits=bits) for bits in stored)
+                yield from (Work(op=op, precision=precision, stored_bits=bits, logits=logits) for bits in stored)
         else:
             precisions = (Precision(0, 8),) if op.kind is OpKind.ARGMAX else WEIGHTLESS_PRECISIONS
             yield from (Work(op=op, precision=precision, stored_bits=0) for precision in precisions)
-
-
-def _works_at(ops: Iterable[Op], precision: Precision) -> Iterator[Work]:
-    """One precision of operations that never take another; pools still read whatever their producer stores."""
-    for op in ops:
-        if op.has_weights:
-            yield Work(op=op, precision=precision, stored_bits=precision.weight_bits)
-        else:
-            yield from _works([op])
 
 
 GRIDS = {"full": default_grid, "thin": thin_grid}
@@ -207,29 +224,29 @@ def _pool(kind: OpKind, in_shape: Shape, kernel: tuple[int, int], stride: tuple[
     return _op(kind, in_shape, (in_shape[0], height, width), kernel=kernel, stride=stride)
 
 
-def _exit_heads(ops: Sequence[Op]) -> Iterator[Op]:
-    """The head of an exit after any operation with a feature map (`graph.space.attach_exits`)."""
+def _exit_heads(ops: Sequence[Op]) -> Iterator[tuple[Op, bool]]:
+    """The head of an exit after any operation with a feature map (`graph.space.attach_exits`); True where it gives logits."""
     classes = ops[-1].out_shape[0]
     for shape in sorted({op.out_shape for op in ops if len(op.out_shape) == 3}):
         side = 2 if min(shape[1:]) >= 2 else 1
         window = (shape[1] // side, shape[2] // side)
         pooled = (shape[0], side, side)
-        yield _op(OpKind.AVG_POOL, shape, pooled, kernel=window, stride=window)
-        yield _op(OpKind.LINEAR, pooled, (classes,))
-    yield _op(OpKind.ARGMAX, (classes,), (1,))
+        yield _op(OpKind.AVG_POOL, shape, pooled, kernel=window, stride=window), False
+        yield _op(OpKind.LINEAR, pooled, (classes,)), True
+    yield _op(OpKind.ARGMAX, (classes,), (1,)), False
 
 
-def _gates(ops: Sequence[Op]) -> Iterator[Op]:
-    """Gates on a network's input: pooling to a grid, one hidden layer, one output per menu entry."""
+def _gates(ops: Sequence[Op]) -> Iterator[tuple[Op, bool]]:
+    """Gates on a network's input: pooling to a grid, one hidden layer, one output per menu entry; True where it gives logits."""
     for grid in GATE_GRIDS:
         shape = ops[0].in_shape
         window = (-(-shape[1] // grid), -(-shape[2] // grid))
         pooled = (shape[0], shape[1] // window[0], shape[2] // window[1])
         if window != (1, 1):
-            yield _op(OpKind.AVG_POOL, shape, pooled, kernel=window, stride=window)
-        yield from (_op(OpKind.LINEAR, pooled, (hidden,)) for hidden in GATE_HIDDEN)
-    yield from (_op(OpKind.LINEAR, (hidden,), (entries,)) for hidden in GATE_HIDDEN for entries in MENU_SIZES)
-    yield from (_op(OpKind.ARGMAX, (entries,), (1,)) for entries in MENU_SIZES)
+            yield _op(OpKind.AVG_POOL, shape, pooled, kernel=window, stride=window), False
+        yield from ((_op(OpKind.LINEAR, pooled, (hidden,)), False) for hidden in GATE_HIDDEN)
+    yield from ((_op(OpKind.LINEAR, (hidden,), (entries,)), True) for hidden in GATE_HIDDEN for entries in MENU_SIZES)
+    yield from ((_op(OpKind.ARGMAX, (entries,), (1,)), False) for entries in MENU_SIZES)
 
 
 def _between() -> Iterator[Op]:

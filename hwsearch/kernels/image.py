@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import ToolchainError
-from hwsearch.kernels.toolchain import RAM_START
+from hwsearch.kernels.toolchain import BUILTINS_BEGIN, BUILTINS_END, RAM_START, SECTION_ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +16,8 @@ class Image:
 
     `segments`: address and content of what must be loaded; `symbols`, `sizes`: address (lowest bit set for functions in
     Thumb) and bytes by name; `code`: address and bytes of the code section; `code_marks`: sorted addresses at which code (True)
-    or data (False) begins in it; `flash_bytes`: code, constants and initial values; `ram_bytes`: variables.
+    or data (False) begins in it; `flash_bytes`: code, constants and initial values; `ram_bytes`: variables; `builtins`: bytes of
+    each function of the compiler's own library, which are part of `flash_bytes`.
     """
 
     segments: tuple[tuple[int, bytes], ...]
@@ -25,6 +27,12 @@ class Image:
     code_marks: tuple[tuple[int, bool], ...]
     flash_bytes: int
     ram_bytes: int
+    builtins: dict[str, int]
+
+    @property
+    def own_bytes(self) -> int:
+        """Code and constants that were compiled from the given sources."""
+        return self.flash_bytes - sum(self.builtins.values())
 
     @classmethod
     def read(cls, path: Path) -> "Image":
@@ -55,15 +63,29 @@ def _read(elf: Any, text: Any, table: Any) -> Image:
     plain = [symbol for symbol in named if not symbol.name.startswith("$")]
     first, size = text["sh_addr"], text["sh_size"]
     marks = {symbol["st_value"]: _MARKS[symbol.name[:2]] for symbol in named if symbol.name[:2] in _MARKS} or {first: True}
+    symbols = {symbol.name: symbol["st_value"] for symbol in plain}
     return Image(
         segments=tuple((segment["p_vaddr"], segment.data()) for segment in loaded if segment["p_filesz"]),
-        symbols={symbol.name: symbol["st_value"] for symbol in plain},
+        symbols=symbols,
         sizes={symbol.name: symbol["st_size"] for symbol in plain},
         code=(first, size),
         code_marks=tuple(sorted((at, is_code) for at, is_code in marks.items() if first <= at < first + size)),
         flash_bytes=sum(segment["p_filesz"] for segment in loaded),
         ram_bytes=max(0, *(segment["p_vaddr"] + segment["p_memsz"] - RAM_START for segment in loaded)),
+        builtins=_builtins(symbols),
     )
+
+
+def _builtins(symbols: dict[str, int]) -> dict[str, int]:
+    """Bytes of each function of the compiler's library with the gap behind it, under the first of its names."""
+    begin, end = symbols.get(BUILTINS_BEGIN, 0), symbols.get(BUILTINS_END, 0)
+    names: dict[int, str] = {end: ""}
+    for name, value in sorted(symbols.items(), reverse=True):
+        address = value & -2
+        if begin <= address < end and address % SECTION_ALIGNMENT == 0 and name != BUILTINS_BEGIN:
+            names[address] = name
+    starts = sorted(names)
+    return {names[start]: after - start for start, after in pairwise(starts)}
 
 
 def code_bytes(content: bytes, without: str) -> int:

@@ -19,7 +19,7 @@ from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
 from hwsearch.hardware.layout import packed_weight_bytes
-from hwsearch.hardware.profile import Measurement, find_profile, write_measurements
+from hwsearch.hardware.profile import Measurement, derive_again, find_profile, write_measurements
 from hwsearch.kernels.cases import random_case
 from hwsearch.kernels.catalogue import C_FOLDER, kernel, scratch_bytes
 from hwsearch.kernels.freshness import ENERGY_NOTE, outdated, source_sha256, still_valid
@@ -52,7 +52,8 @@ def measure(
     `ssh:USER@HOST[:PORT]`, by default what the profile counts: cycles are emulated, nanoseconds taken here. The grid is the one
     that the profile names and all of `networks`, unless given. A profile found elsewhere has its header copied, so that a
     shipped table is never changed. Rows that the same compiler's same code gave on the same machine are kept and not measured
-    again, unless `again` or a meter asks for it; rows of other code are dropped. Energy is what `meter` recorded, a file that a
+    again, unless `again` or a meter asks for it; rows of other code are dropped. What follows from counts follows from today's
+    clock and power, in kept rows too. Energy is what `meter` recorded, a file that a
     user's meter writes meanwhile; without one what the processor counts, where it can be read; else active power times time.
 
     Raises:
@@ -67,6 +68,7 @@ def measure(
     works = {work.key: work for work in shapes}
     with open_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header) as chosen:
         _require_unit(header, destination.name, chosen)
+        derive_again(destination)
         sources = source_sha256(header.device.isa)
         valid = () if again or meter else still_valid(destination, chosen, sources)
         known = {row.key for row in valid}
@@ -76,7 +78,7 @@ def measure(
         run = _run_record(device, chosen, sources, sweep, kept=len(works) - len(todo), started=started)
     _copy_header(source, destination)
     runs = read_runs(destination)
-    if todo or not runs or runs[-1].source_sha256 != sources:
+    if todo or not runs or (runs[-1].source_sha256, runs[-1].runtime) != (sources, run.runtime):
         rows = [_row(header, work, result, chosen, run.run_id) for work, result in zip(todo, sweep.timed, strict=True)]
         rows = with_energy(rows, [one.span for one in sweep.timed], sweep.trace) if sweep.trace is not None else rows
         write_measurements(destination, [*valid, *rows], run, outdated(runs, chosen, sources))
@@ -140,6 +142,8 @@ def _run_record(device: str, chosen: Target, sources: str, sweep: _Sweep, *, kep
         rows=len(sweep.timed),
         kept=kept,
         kernels={one.symbol: one.digest.hex() for one in sorted(sweep.timed, key=lambda one: one.symbol)},
+        builtins={one.symbol: one.builtins for one in sorted(sweep.timed, key=lambda one: one.symbol)},
+        runtime=chosen.runtime(),
         seconds=round(time.monotonic() - started, 1),
     )
 
@@ -185,6 +189,7 @@ class Timed:
     symbol: str
     code_bytes: int
     digest: bytes
+    builtins: dict[str, int]
     span: Span
 
 
@@ -235,12 +240,19 @@ def _time_chunk(target: Target, works: Sequence[Work]) -> list[Timed]:
     for work in works:
         function = kernel(work.op, work.precision)
         seed = zlib.crc32(str(work.key).encode())  # the same inputs for a row in whatever order and process
-        case = random_case(work.op, work.precision, work.stored_bits, seed)
+        case = random_case(work.op, work.precision, work.stored_bits, seed, logits=work.logits)
         code_bytes, digest = target.code_bytes(function), target.digest(function)  # built before the time that a meter sees
         begun = time.time()
         timing = target.time(case)
         timed.append(
-            Timed(timing=timing, symbol=function.symbol, code_bytes=code_bytes, digest=digest, span=(begun, time.time()))
+            Timed(
+                timing=timing,
+                symbol=function.symbol,
+                code_bytes=code_bytes,
+                digest=digest,
+                builtins=target.builtins(function),
+                span=(begun, time.time()),
+            )
         )
     return timed
 
@@ -252,6 +264,7 @@ def _row(header: ProfileHeader, work: Work, timed: Timed, target: Target, run_id
         work.op,
         work.precision,
         stored_bits=work.stored_bits,
+        logits=work.logits,
         count_median=timing.median,
         count_p05=timing.p05,
         count_p95=timing.p95,

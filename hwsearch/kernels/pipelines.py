@@ -6,8 +6,8 @@ L load, S store, V vector; on the A72 vectors have two units, X and W, and V sta
 result can be used, `forward` when the next accumulation can.
 
 - Cortex-A53: in order, two instructions per cycle. Vector registers are 64 bits wide inside: 128 bits take two cycles.
-- Cortex-A72: three operations per cycle enter a window of 128 instructions and start as soon as operands and a unit are free. Only
-  W multiplies, only X accumulates pairs, shifts by registers, narrows.
+- Cortex-A72: three operations per cycle enter a window of 128 instructions and start as soon as operands and a unit are free.
+  Only W multiplies, only X accumulates pairs, shifts by registers, narrows.
 
 Sources: units, operations and latencies are those of LLVM's scheduling models (AArch64SchedA53.td; AArch64SchedA57.td, which LLVM
 uses for the A72 too), for what they name. Assumed: on the A53 128-bit and paired loads and stores take two cycles, vector
@@ -52,6 +52,8 @@ class Pipeline:
     either: Mapping[str, str] = field(default_factory=dict)
 
 
+_VECTORS = ("vector", "multiply", "accumulate", "shift", "round", "narrow", "table", "permute", "select", "reduce")
+
 CORTEX_A53 = Pipeline(
     width=2,
     units={"B": 1, "I": 2, "M": 1, "D": 1, "L": 1, "V": 1},
@@ -78,12 +80,10 @@ CORTEX_A53 = Pipeline(
         "store four": Cost("LLL", 1),
         "transfer": Cost("V", 4),
         "insert": Cost("V", 6),
-        **{f"{name} d": Cost("V", 4) for name in ("vector", "multiply", "accumulate", "shift", "round", "narrow", "table",
-                                                  "permute", "select", "reduce")},
-        **{f"{name} q": Cost("VV", 4) for name in ("vector", "multiply", "multiply long", "accumulate", "shift", "round", "narrow",
-                                                   "table", "permute", "select", "reduce")},
+        **{f"{name} d": Cost("V", 4) for name in _VECTORS},
+        **{f"{name} q": Cost("VV", 4) for name in (*_VECTORS, "multiply long")},
     },
-)  # fmt: skip
+)
 
 CORTEX_A72 = Pipeline(
     width=3,

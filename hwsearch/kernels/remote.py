@@ -22,6 +22,7 @@ from typing import ClassVar
 import numpy as np
 
 from hwsearch.errors import ProfileError, ToolchainError
+from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, all_sources, kernel
@@ -157,6 +158,12 @@ class RemoteTarget:
 
     def code_bytes(self, function: Kernel) -> int:
         return code_bytes(_library(self.compiler, function), without="")
+
+    def builtins(self, function: Kernel) -> dict[str, int]:
+        return {}  # shared with the whole system
+
+    def runtime(self) -> dict[PolicyKind, dict[str, int]]:
+        return {}
 
     def digest(self, function: Kernel) -> bytes:
         return hashlib.sha256(_library(self.compiler, function)).digest()

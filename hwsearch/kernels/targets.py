@@ -17,12 +17,24 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.header import Device, Memory
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.cases import Case
-from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.catalogue import (
+    C_FOLDER,
+    HEADERS,
+    REQUANTIZE_FIELDS,
+    Kernel,
+    arguments,
+    kernel,
+    op_bytes,
+    pack_weights,
+    scratch_bytes,
+)
 from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.image import code_bytes
+from hwsearch.kernels.runtime import runtime_bytes
 from hwsearch.kernels.timing import CORTEX_M4, CoreTiming, FlashTiming, core_timing
 from hwsearch.kernels.toolchain import HOST, Compiler, build_elf, build_shared, find_compiler, in_cache
 
@@ -62,7 +74,13 @@ class Target(Protocol):
         """Where its counts come from."""
 
     def code_bytes(self, function: Kernel) -> int:
-        """Bytes of machine code and constants of one kernel."""
+        """Bytes of machine code and constants of one kernel, without what the compiler's library adds."""
+
+    def builtins(self, function: Kernel) -> dict[str, int]:
+        """Bytes of each function of the compiler's library that the kernel needs, where it would be linked with it."""
+
+    def runtime(self) -> dict[PolicyKind, dict[str, int]]:
+        """Flash of each policy's package without kernels and data, by part; empty where no image is linked."""
 
     def digest(self, function: Kernel) -> bytes:
         """A hash of the built kernel."""
@@ -101,19 +119,19 @@ def record(case: Case, pointer_bits: int, constant: Place, variable: Place, outp
     constants, op = case.constants, case.op
     inputs = [variable(codes.tobytes()) for codes in case.inputs]
 
-    def table(values: NDArray[np.int32]) -> int:
-        return constant(values.astype("<i4").tobytes()) if values.size else 0
-
     scratch = scratch_bytes(op, case.precision)
     pointers: dict[str, int | tuple[int, int]] = {
         "input": (inputs[0], inputs[-1] if len(inputs) > 1 else 0),
         "output": output,
         "weights": constant(pack_weights(op, case.stored)) if case.stored else 0,
-        "bias": table(constants.bias),
-        "multiplier": table(constants.multiplier),
-        "shift": table(constants.shift),
         "scratch": variable(bytes(scratch)) if scratch else 0,
     }
+    tables = [getattr(constants, name) for name in REQUANTIZE_FIELDS]
+    joined = np.concatenate(tables).astype("<i4").tobytes()
+    address = constant(joined) if joined else 0
+    for name, values in zip(REQUANTIZE_FIELDS, tables, strict=True):
+        pointers[name] = address if values.size else 0
+        address += 4 * values.size
     return op_bytes(pointer_bits, arguments(op, case.precision, case.stored_bits, constants), pointers)
 
 
@@ -156,7 +174,13 @@ class EmulatorTarget:
         return _build_core(self.compiler, self.timing, self.flash, self.watch_alignment, function)
 
     def code_bytes(self, function: Kernel) -> int:
-        return self.core(function).image.flash_bytes
+        return self.core(function).image.own_bytes
+
+    def builtins(self, function: Kernel) -> dict[str, int]:
+        return self.core(function).image.builtins
+
+    def runtime(self) -> dict[PolicyKind, dict[str, int]]:
+        return runtime_bytes(self.compiler)
 
     def digest(self, function: Kernel) -> bytes:
         return hashlib.sha256(repr(self.core(function).image.segments).encode()).digest()
@@ -214,6 +238,12 @@ class HostTarget:
 
     def code_bytes(self, function: Kernel) -> int:
         return code_bytes(_build_library(self.compiler, function)[1], without="hw_time_calls")
+
+    def builtins(self, function: Kernel) -> dict[str, int]:
+        return {}  # shared with the whole system
+
+    def runtime(self) -> dict[PolicyKind, dict[str, int]]:
+        return {}
 
     def digest(self, function: Kernel) -> bytes:
         return hashlib.sha256(_build_library(self.compiler, function)[1]).digest()

@@ -65,14 +65,30 @@ def _flags(target: str, style: str) -> tuple[str, ...]:
     return (*_COMMON, *processor, *_SECTIONS, *_ALIGNED, *_BARE)
 
 
+SECTION_ALIGNMENT = 32
+"""Bytes at whose multiples every function and table begins in a linked image: a line of the largest flash cache.
+
+So each occupies the same wherever it lies, sizes of parts add up to that of the whole, and no table shares a line.
+"""
+BUILTINS_BEGIN, BUILTINS_END = "hw_builtins_begin", "hw_builtins_end"
+"""Symbols around what the compiler's own library adds: divisions, wide products, memset."""
+
 _LINKER_SCRIPT = f"""\
 MEMORY {{
   FLASH (rx) : ORIGIN = {FLASH_START:#x}, LENGTH = {FLASH_BYTES // 1024}K
   RAM (rwx) : ORIGIN = {RAM_START:#x}, LENGTH = {RAM_BYTES // 1024}K
 }}
 SECTIONS {{
-  .text : {{ *(.text .text.*) }} >FLASH
-  .rodata : {{ . = ALIGN(8); *(.rodata .rodata.*) }} >FLASH
+  .text : SUBALIGN({SECTION_ALIGNMENT}) {{
+    {BUILTINS_BEGIN} = .;
+    *compiler_rt*(.text .text.*)
+    *libgcc*(.text .text.*)
+    . = ALIGN({SECTION_ALIGNMENT});
+    {BUILTINS_END} = .;
+    *(.text .text.*)
+    . = ALIGN({SECTION_ALIGNMENT});
+  }} >FLASH
+  .rodata : SUBALIGN({SECTION_ALIGNMENT}) {{ *(.rodata .rodata.*) . = ALIGN({SECTION_ALIGNMENT}); }} >FLASH
   .data : {{ . = ALIGN(8); *(.data .data.*) }} >RAM
   .bss (NOLOAD) : {{ . = ALIGN(8); *(.bss .bss.*) *(COMMON) }} >RAM
   /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.comment) }}

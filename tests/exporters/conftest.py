@@ -218,7 +218,12 @@ def _works(model: IntegerModel) -> list[Work]:
     """Every row that pricing a model needs."""
     stored = model.menu.stored_bits(model.network)
     works = [
-        Work(op=op, precision=entry.assignment[op.name], stored_bits=stored.get(op.name, 0))
+        Work(
+            op=op,
+            precision=entry.assignment[op.name],
+            stored_bits=stored.get(op.name, 0),
+            logits=op.has_weights and not model.network.consumers(op.name),
+        )
         for ops, entry in zip(model.menu.segments(model.network), model.menu.entries, strict=True)
         for op in ops
     ]

@@ -40,6 +40,7 @@ def test_a_bundle_of_every_policy_keeps_all_its_promises(kind, make_final, profi
         "C on this computer = vectors",
         "C on an emulated Cortex-M4 = vectors",
     ]
+    assert "flash is the price" in names and "arena is the planned one" in names  # equal to the byte, see verify
     cycles = [check.detail for check in verification.checks if check.name.startswith("cycles of entry")]
     assert len(cycles) == len(final.model.entries)
     for detail in cycles:  # rows of these very shapes: only dispatch, caches and data differ, and rows have the slower data

@@ -18,7 +18,7 @@ from hwsearch.hardware.cost import PolicyCost
 from hwsearch.hardware.cost_model import CostModel, OpPrice
 from hwsearch.hardware.front import FrontPoint
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
-from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.layout import STEP_BYTES, in_lines, packed_weight_bytes, requantize_bytes
 from hwsearch.hardware.profile import HardwareProfile, Provenance
 from hwsearch.predictors.gate import gate_graph
 from hwsearch.quantizers.supernet import Supernet
@@ -102,13 +102,14 @@ HEADER = ProfileHeader(
 class FormulaCosts(CostModel):
     """Half a nanosecond per MAC and bit of either operand, plus one microsecond per op; dearer if weights are stored wider."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
         bits = precision.weight_bits + precision.activation_bits
         latency_us = 1.0 + op.macs * bits * 5e-4 * (1.0 + 0.01 * (stored_bits > precision.weight_bits))
         return OpPrice(
             op=op.name, precision=precision, latency_us=latency_us, energy_uj=latency_us * 0.01, provenance=Provenance.EMULATED,
             uncertainty=0.0, symbol=f"hw_{op.kind}_{precision}", code_bytes=200, scratch_bytes=0, interpolated=False,
-            weight_bytes=packed_weight_bytes(op, stored_bits) if op.has_weights else 0,
+            weight_bytes=in_lines(packed_weight_bytes(op, stored_bits)) if op.has_weights else 0,
+            constant_bytes=requantize_bytes(op, op in self._ends if logits is None else logits) + STEP_BYTES,
         )  # fmt: skip
 
 
@@ -120,8 +121,8 @@ def costs(space: SearchSpace) -> CostModel:
 class WideIsFast(FormulaCosts):
     """A device whose narrow weights must be unpacked at length: speed and size pull in opposite directions."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int) -> OpPrice:
-        price = super().op_price(op, precision, stored_bits)
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
+        price = super().op_price(op, precision, stored_bits, logits=logits)
         latency_us = 1.0 + op.macs * (10 - precision.weight_bits) * 1e-3
         return replace(price, latency_us=latency_us, energy_uj=latency_us * 0.01, code_bytes=0)
 

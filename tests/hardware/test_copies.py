@@ -4,16 +4,21 @@ import pytest
 
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.network import Network
+from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.hardware.copies import with_copies
 from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.layout import in_lines, packed_weight_bytes
 from hwsearch.hardware.profile import HardwareProfile
 
 
 @pytest.fixture
 def costs(network: Network, profile: HardwareProfile) -> CostModel:
     return CostModel(network, profile)
+
+
+def copy_bytes(op: Op, bits: int) -> int:
+    return in_lines(packed_weight_bytes(op, bits))
 
 
 def cascade(network: Network, *bits: int) -> Menu:
@@ -36,19 +41,19 @@ def test_with_room_every_width_that_pays_has_a_copy_and_its_price_is_that_of_den
     )
     assert after[0].latency_us == pytest.approx(own.latency_us + decision)
     assert after[1].latency_us - after[0].latency_us == pytest.approx(before[1].latency_us - before[0].latency_us)
-    added = sum(packed_weight_bytes(costs.network[name], 2) for name in ("conv1", "conv2"))
+    added = sum(copy_bytes(costs.network[name], 2) for name in ("conv1", "conv2"))
     assert [path.flash_bytes for path in after] == [path.flash_bytes + added for path in before]
 
 
 def test_within_a_limit_the_copy_that_saves_most_per_byte_comes_first(costs: CostModel) -> None:
     menu = cascade(costs.network, 2, 8)
-    used, weights = costs.paths(menu)[0].flash_bytes, packed_weight_bytes(costs.network["conv1"], 2)
+    used, weights = costs.paths(menu)[0].flash_bytes, copy_bytes(costs.network["conv1"], 2)
     saved = {
         name: costs.op_price(costs.network[name], menu.entries[0].assignment[name], 8).latency_us
         - costs.op_price(costs.network[name], menu.entries[0].assignment[name], 2).latency_us
         for name in ("conv1", "conv2")
     }
-    assert saved["conv1"] / weights > saved["conv2"] / packed_weight_bytes(costs.network["conv2"], 2)
+    assert saved["conv1"] / weights > saved["conv2"] / copy_bytes(costs.network["conv2"], 2)
     assert with_copies(menu, costs, used + weights).copies == {("conv1", 2)}
     assert with_copies(menu, costs, used + weights - 1).copies == frozenset()
 

@@ -12,7 +12,7 @@ from hwsearch.graph.network import Network
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import PolicyRanges, SearchSpace, Unit
 from hwsearch.hardware.cost_model import CostModel, argmax_op, gate_assignment
-from hwsearch.hardware.layout import STEP_BYTES, memory_plan, packed_weight_bytes, requantize_bytes
+from hwsearch.hardware.layout import STEP_BYTES, in_lines, memory_plan, packed_weight_bytes, requantize_bytes, scratch_bytes
 from hwsearch.hardware.profile import HardwareProfile, RowKey
 
 W8A8, W4A4, W2A2 = (Precision(bits, bits) for bits in (8, 4, 2))
@@ -42,6 +42,14 @@ def costs(network: Network, profile: HardwareProfile) -> CostModel:
     return CostModel(network, profile)
 
 
+def test_activations_narrower_than_a_kernel_are_priced_as_that_kernel(costs: CostModel) -> None:
+    narrow, runs_at = Precision(2, 1), Precision(2, 2)
+    op = costs.network["conv2"]
+    price = costs.op_price(op, narrow, 2)
+    assert price.precision == narrow and replace(price, precision=runs_at) == costs.op_price(op, runs_at, 2)
+    assert scratch_bytes(op, narrow) == scratch_bytes(op, runs_at)
+
+
 def test_the_price_is_the_sum_of_the_rows_that_run(costs: CostModel, make: SimpleNamespace) -> None:
     assignment = assign(costs.network, W4A4)
     price = costs.price(assignment)
@@ -62,17 +70,19 @@ def test_weights_stored_wider_cost_their_expansion_and_their_flash(costs: CostMo
     own, nested = costs.price(assignment), costs.price(assignment, stored_bits={"conv2": 8})
     assert nested.latency_us == pytest.approx(expected_us(costs, make, assignment, "conv1 conv2 pool fc", {"conv2": 8}))
     conv2 = costs.network["conv2"]
-    assert nested.flash_bytes - own.flash_bytes == packed_weight_bytes(conv2, 8) - packed_weight_bytes(conv2, 2)
+    wide, narrow = (in_lines(packed_weight_bytes(conv2, bits)) for bits in (8, 2))
+    assert nested.flash_bytes - own.flash_bytes == wide - narrow > 0
 
 
 def test_flash_is_weights_constants_program_and_each_kernel_once(costs: CostModel) -> None:
     network = costs.network
     assignment = assign(network, W8A8)
     ops = [network[name] for name in ("conv1", "conv2", "pool", "fc")]
-    weights = sum(packed_weight_bytes(op, 8) for op in ops if op.has_weights)
-    constants = sum(requantize_bytes(op) + STEP_BYTES for op in ops)
+    weights = sum(in_lines(packed_weight_bytes(op, 8)) for op in ops if op.has_weights)
+    constants = sum(requantize_bytes(op, logits=op.name == "fc") + STEP_BYTES for op in ops)
     code = 188 + 188 + 100  # conv2d and linear at w8a8, and the pool; conv2d is used twice but linked once
-    assert costs.price(assignment).flash_bytes == weights + constants + code + RUNTIME_BYTES
+    tied = 3 * 32  # hw_program, one segment and one price, each on a line of its own
+    assert costs.price(assignment).flash_bytes == weights + constants + code + RUNTIME_BYTES + tied
 
 
 def test_ram_is_the_planned_arena_and_the_callers_input(costs: CostModel) -> None:
@@ -129,9 +139,10 @@ def test_a_dynamic_model_keeps_weights_once_and_constants_per_entry(costs: CostM
     menu = Menu(kind=PolicyKind.CASCADE, entries=(MenuEntry(assignment=cheap), MenuEntry(assignment=dear)))
     first, second = costs.paths(menu)
     assert (first.flash_bytes, first.ram_bytes) == (second.flash_bytes, second.ram_bytes)
-    constants = sum(requantize_bytes(op) + STEP_BYTES for op in costs.network.path([""]))
+    constants = sum(requantize_bytes(op, logits=op.name == "fc") + STEP_BYTES for op in costs.network.path([""]))
     new_code = 122 + 100  # conv2d at w2a2 and the decision
-    assert first.flash_bytes == alone.flash_bytes + constants + new_code
+    thresholds = 32
+    assert first.flash_bytes == alone.flash_bytes + constants + new_code + thresholds
     assert first.ram_bytes == max(alone.ram_bytes, costs.price(cheap).ram_bytes)
 
 
@@ -140,9 +151,10 @@ def test_an_exit_menu_keeps_one_set_of_constants(costs: CostModel) -> None:
     entries = (MenuEntry(assignment=assignment, exit="exit1"), MenuEntry(assignment=assignment))
     flash = costs.paths(Menu(kind=PolicyKind.EXIT, entries=entries))[0].flash_bytes
     head = [costs.network["exit1.pool"], costs.network["exit1.fc"]]
-    extra = sum(requantize_bytes(op) + STEP_BYTES for op in head) + packed_weight_bytes(head[1], 8)
-    decision_code = 100
-    assert flash == costs.price(assignment).flash_bytes + extra + decision_code
+    constants = requantize_bytes(head[0]) + requantize_bytes(head[1], logits=True) + 2 * STEP_BYTES
+    decision_code, thresholds = 100, 32
+    extra = constants + in_lines(packed_weight_bytes(head[1], 8)) + decision_code + thresholds
+    assert flash == costs.price(assignment).flash_bytes + extra
 
 
 def test_a_gate_menu_without_its_gate_is_a_programming_error(costs: CostModel) -> None:
@@ -169,8 +181,8 @@ def test_unit_prices_add_up_to_the_price(costs: CostModel) -> None:
         chosen = [options[option if name == "conv2" else 0] for name, options in prices.items()]
         price = costs.price(assign(costs.network, precision))
         assert sum(unit.latency_us for unit in chosen) == pytest.approx(price.latency_us)
-        code = {part.symbol: part.code_bytes for part in costs.breakdown(assign(costs.network, precision))}
-        assert sum(unit.flash_bytes for unit in chosen) + sum(code.values()) + RUNTIME_BYTES == price.flash_bytes
+        shared = costs.shared_flash_bytes(costs.breakdown(assign(costs.network, precision)))
+        assert sum(unit.flash_bytes for unit in chosen) + shared == price.flash_bytes
 
 
 def test_provenance_shares_are_of_latency_and_sum_to_one(costs: CostModel) -> None:

@@ -13,7 +13,7 @@ from hwsearch.graph.precision import Precision
 from hwsearch.hardware.cost_model import PRICE_STEP, CostModel
 from hwsearch.hardware.header import ProfileHeader
 from hwsearch.hardware.interpolation import ShapeRegression, group_of, is_enough
-from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.layout import in_lines, packed_weight_bytes
 from hwsearch.hardware.profile import HardwareProfile, Measurement, load_profile
 from hwsearch.hardware.tiling import convolution_tiling
 
@@ -32,7 +32,7 @@ def test_a_sum_of_loops_is_predicted_where_nothing_was_measured(costs: CostModel
         assert price.interpolated
         assert price.origin == "emulated (interpolated)"
         assert price.energy_uj == pytest.approx(price.latency_us * 0.04)
-        assert (price.symbol, price.weight_bytes) == ("hw_conv2d_w4a8", packed_weight_bytes(op, 8))
+        assert (price.symbol, price.weight_bytes) == ("hw_conv2d_w4a8", in_lines(packed_weight_bytes(op, 8)))
 
 
 def test_a_tiled_kernel_is_recognised_by_its_leaps(header: ProfileHeader, make: SimpleNamespace) -> None:

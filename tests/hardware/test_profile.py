@@ -149,7 +149,7 @@ def test_a_faulty_header_is_refused_naming_the_field(folder: Path, old: str, new
         ("conv2d,8x8x3", "conv3d,8x8x3", r"ops\.csv:2: op must be a plain value.*'conv3d'"),
         ("8x8x3", "8by8", "in_shape must be a plain value"),
         (",12345,", ",12345 cycles,", "count_median must be a plain value.*'12345 cycles'"),
-        ("hw_conv2d_w4a4,r1", "hw_conv2d_w4a4", "a row must have 22 cells, but has 21"),
+        ("hw_conv2d_w4a4,r1", "hw_conv2d_w4a4", "a row must have 23 cells, but has 22"),
         ("count_median,", "count,", "the columns must be .* but they differ in count, count_median"),
         (",12345,12345,12345,1,", ",12345,12346,12345,1,", "counts must satisfy 0 <= p05 <= median"),
         ("1,4,8,4", "1,8,4,4", "not above stored_bits"),

@@ -1,6 +1,7 @@
 """Tiles cover every output once, keep to their memory, and match sizes worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.hardware.strips import depthwise_streams
 from hwsearch.hardware.tiling import (
     QUAD,
     TILE_BYTES,
@@ -69,6 +71,24 @@ def test_depthwise_stretches_match_sizes_worked_out_by_hand() -> None:
     # 64 pixels are 3 rows of 20; under them lie 5 x 22 inputs; 6 channels are two groups
     assert (cut.rows, cut.in_rows, cut.in_columns, cut.stretches, cut.lanes) == (3, 5, 22, 4, 2)
     assert cut.scratch_bytes() == 9 * 2 * 8 + 5 * 22 * 8 + 3 * 20 * 16
+
+
+def test_depthwise_streams_match_sizes_worked_out_by_hand() -> None:
+    op = replace(conv(8, 8, 25, 5), kind=OpKind.DEPTHWISE_CONV2D, groups=8)
+    # columns of 25 and one place of padding are 7 words of 4, 13 of 2; rows of 5 and one place would be 2 or 3 of each of 25 rows
+    quarters, halves, wide = (depthwise_streams(op, Precision.parse(text)) for text in ("w2a2", "w4a4", "w8a8"))
+    assert quarters and halves and wide
+    assert (quarters.turned, quarters.words, quarters.rows, quarters.lines) == (True, 7, 5, 7)
+    assert quarters.scratch_bytes() == (7 * 7 + 6) * 16
+    assert halves.scratch_bytes() == (7 * 13 + 6) * 16
+    assert wide.scratch_bytes() == (7 * 13 + 6) * 16 + ((5 * 13 + 4) * 2 + 8) * 4
+
+
+def test_a_depthwise_tile_of_stride_2_has_words_of_even_and_of_odd_pixels() -> None:
+    op = replace(conv(8, 8, 96, 96), kind=OpKind.DEPTHWISE_CONV2D, groups=8, stride=(2, 2), out_shape=(8, 48, 48))
+    cut = depthwise_streams(op, Precision.parse("w4a4"))
+    # 49 even pixels are 25 words, as many odd ones; 800 bytes a row: 10 rows in 8 KB, under 4 rows of output, of 48
+    assert cut and (cut.words, cut.phases, cut.rows, cut.lines, cut.tiles) == (25, 2, 4, 9, 12)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,25 @@ def test_fields_hold_the_largest_products(precision: Precision) -> None:
             assert agrees(with_largest_codes(random_case(op, precision, 8, 1, logits=logits))), f"{op} {precision}"
 
 
+def with_smallest_weights(case: Case) -> Case:
+    """Every input code at its largest and every weight at its most negative."""
+    largest = with_largest_codes(case)
+    assert largest.stored is not None
+    return replace(largest, stored=StoredWeights(codes=np.zeros_like(largest.stored.codes), bits=largest.stored.bits))
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_depthwise_fields_hold_sums_of_either_sign(precision: Precision) -> None:
+    """Rows and columns of every length modulo a word, also turned ones, with large and small biases."""
+    for seed, (height, width, step) in enumerate([(5, 6, 1), (25, 5, 1), (7, 3, 1), (11, 12, 2), (9, 25, 2), (1, 1, 1)]):
+        op = convolution((4, height, width), 4, (3, 3), (step, step), (1, 1), groups=4)
+        case = random_case(op, precision, precision.weight_bits, seed)
+        bias = np.array([0, 9000, -9000, 40000], np.int32)
+        for extreme in (with_largest_codes(case), with_smallest_weights(case)):
+            constants = replace(extreme.constants, bias=bias, shift=extreme.constants.shift + 4)
+            assert agrees(replace(extreme, constants=constants)), f"{op} {precision}"
+
+
 @pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
 def test_shapes_of_real_networks_agree(precision: Precision) -> None:
     ops = [
@@ -197,3 +216,65 @@ def test_shapes_of_real_networks_agree(precision: Precision) -> None:
 def test_generated_files_are_what_the_generator_writes() -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in (C_FOLDER / "cortex_m").glob("*_loops.h")}
     assert written == {name: text_of(name) for name in FILES}
+
+
+def pool(
+    kind: OpKind, in_shape: tuple[int, int, int], size: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]
+) -> Op:
+    axes = zip(in_shape[1:], pad, size, stride, strict=True)
+    sides = [(side + 2 * more - k) // step + 1 for side, more, k, step in axes]
+    return Op(
+        name="pool", kind=kind, inputs=("input",), in_shape=in_shape, out_shape=(in_shape[0], sides[0], sides[1]), kernel=size,
+        stride=stride, padding=pad,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [OpKind.MAX_POOL, OpKind.AVG_POOL])
+def test_pools_agree(kind: OpKind) -> None:
+    random = np.random.default_rng(0)
+    shapes = [((32, 8, 6), (2, 2), (2, 2), (0, 0)), ((4, 5, 5), (2, 2), (1, 2), (0, 0)), ((12, 25, 20), (25, 20), (1, 1), (0, 0))]
+    for _ in range(40):
+        channels = int(random.choice([1, 3, 4, 12, 16, 20, 36]))
+        size = (2, 2) if random.random() < 0.4 else (int(random.integers(1, 6)), int(random.integers(1, 6)))
+        pad = (int(random.integers(0, size[0] // 2 + 1)), int(random.integers(0, size[1] // 2 + 1)))
+        sides = (int(random.integers(size[0], 12)), int(random.integers(size[1], 12)))
+        shapes.append(((channels, *sides), size, (int(random.integers(1, 4)), int(random.integers(1, 4))), pad))
+    for seed, shape in enumerate(shapes):
+        op = pool(kind, *shape)
+        case = random_case(op, Precision(0, 8), 0, seed)
+        assert agrees(case if kind is OpKind.MAX_POOL else varied(case, seed)), op
+        assert agrees(replace(case, inputs=(np.full_like(case.inputs[0], 255),))), f"largest codes: {op}"
+
+
+def elementwise(kind: OpKind, shape: tuple[int, int, int]) -> Op:
+    return Op(name="op", kind=kind, inputs=("input", "other")[: 1 + (kind is OpKind.ADD)], in_shape=shape, out_shape=shape)
+
+
+@pytest.mark.parametrize("kind", [OpKind.ADD, OpKind.REQUANTIZE])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_operations_on_elements_agree(kind: OpKind, bits: int) -> None:
+    random = np.random.default_rng(bits)
+    sizes = [
+        (1, 1, 1),
+        (3, 5, 7),
+        (4, 16, 16),
+        (1, 37, 29),
+        (8, 12, 11),
+        (64, 8, 8),
+        *((int(n), 1, 1) for n in random.integers(1, 1200, 12)),
+    ]
+    for seed, shape in enumerate(sizes):
+        case = random_case(elementwise(kind, shape), Precision(0, bits), 0, seed)
+        assert agrees(case), f"{shape} a{bits}"
+        for change in range(3):
+            other = varied(case, 10 * seed + change)
+            largest = replace(other, inputs=tuple(np.full_like(codes, 255) for codes in case.inputs))
+            assert agrees(other) and agrees(largest), f"{shape} a{bits}, {other.constants}"
+
+
+@pytest.mark.parametrize("place", [0, 15, 16, 700, 2047])
+def test_one_wide_code_ends_the_table_of_narrow_sums(place: int) -> None:
+    case = random_case(elementwise(OpKind.ADD, (8, 16, 16)), Precision(0, 4), 0, 1)
+    inputs = tuple(codes.copy() for codes in case.inputs)
+    inputs[place % 2].reshape(-1)[place] = 16
+    assert agrees(replace(case, inputs=inputs))

@@ -38,9 +38,10 @@ def needed(space: SearchSpace) -> Iterator[RowKey]:
     for unit in space.units:
         widths = {precision.weight_bits for precision in unit.precisions}
         for op in (space.network[name] for name in unit.ops):
+            logits = not space.network.consumers(op.name)
             for precision in unit.precisions:
                 if op.has_weights:
-                    yield from (RowKey.of(op, precision, bits) for bits in widths if bits >= precision.weight_bits)
+                    yield from (RowKey.of(op, precision, bits, logits) for bits in widths if bits >= precision.weight_bits)
                 else:
                     yield RowKey.of(op, precision.without_weights(), 0)
 
@@ -51,8 +52,10 @@ def gate_rows(space: SearchSpace) -> Iterator[RowKey]:
         for hidden in policies.gate_hidden:
             shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=hidden)
             for entries in range(2, policies.max_entries + 1):
-                for op in gate_graph(shape, space.network.input_shape, entries).ops:
-                    yield RowKey.of(op, Precision(8 if op.has_weights else 0, 8), 8 if op.has_weights else 0)
+                gate = gate_graph(shape, space.network.input_shape, entries)
+                for op in gate.ops:
+                    bits = 8 if op.has_weights else 0
+                    yield RowKey.of(op, Precision(bits, 8), bits, op is gate.output)
 
 
 def test_shapes_csv_is_what_the_reference_networks_have() -> None:

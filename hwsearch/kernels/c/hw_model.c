@@ -1,11 +1,8 @@
-#include "hw_model.h"
 #include "hw_model_data.h"
-
-/* Prototype of the kernel of the catalogue that decides (portable/hw_argmax.c). */
-void hw_argmax(const hw_op *op);
+#include "hw_run.h"
 
 /* A step whose input is 0 reads the caller's image; its arguments are completed in a copy, since the tables lie in flash. */
-static void run_segment(const hw_segment *segment, const uint8_t *input)
+void hw_run_segment(const hw_segment *segment, const uint8_t *input)
 {
     const hw_step *step = segment->steps;
     const hw_step *end = step + segment->count;
@@ -22,72 +19,20 @@ static void run_segment(const hw_segment *segment, const uint8_t *input)
     }
 }
 
-#if HW_MODEL_ENTRIES > 1
-typedef struct hw_decision {
-    uint32_t index;  /* of the largest logit */
-    uint32_t margin; /* its lead over the second largest */
-} hw_decision;
-
-static hw_decision decide(const int32_t *logits, int count)
-{
-    hw_decision decision;
-    hw_op op; /* hw_argmax reads three of its fields; clearing the others would call memset */
-
-    op.input[0] = (const uint8_t *)logits;
-    op.output = &decision;
-    op.in_c = (uint16_t)count;
-    hw_argmax(&op);
-    return decision;
-}
-#endif
-
-/* Run the path that the policy picks, kept within lowest .. highest; returns the entry whose logits stand in the arena. */
-static int run_policy(const uint8_t *input, int lowest, int highest)
-{
-#if HW_MODEL_HAS_GATE
-    int entry;
-
-    run_segment(&hw_gate, input);
-    entry = (int)decide(hw_gate.logits, HW_MODEL_ENTRIES).index;
-    if (entry < lowest)
-        entry = lowest;
-    if (entry > highest)
-        entry = highest;
-    run_segment(&hw_segments[entry], input);
-    return entry;
-#elif HW_MODEL_ENTRIES > 1
-    int entry = 0;
-
-    run_segment(&hw_segments[0], input);
-    while (entry < highest) {
-        const uint32_t margin = decide(hw_segments[entry].logits, HW_MODEL_CLASSES).margin;
-        if (entry >= lowest && margin >= hw_thresholds[entry])
-            break;
-        entry++;
-        run_segment(&hw_segments[entry], input);
-    }
-    return entry;
-#else
-    (void)lowest;
-    (void)highest;
-    run_segment(&hw_segments[0], input);
-    return 0;
-#endif
-}
-
 int hw_model_run_between(const uint8_t *input, int32_t *logits, int lowest, int highest)
 {
-    const int entry = run_policy(input, lowest, highest);
+    const int entry = hw_model_program.policy(input, lowest, highest);
+    const int32_t *from = hw_model_program.segments[entry].logits;
     int i;
 
-    for (i = 0; i < HW_MODEL_CLASSES; i++)
-        logits[i] = hw_segments[entry].logits[i];
+    for (i = 0; i < hw_model_program.classes; i++)
+        logits[i] = from[i];
     return entry;
 }
 
 int hw_model_run(const uint8_t *input, int32_t *logits)
 {
-    return hw_model_run_between(input, logits, 0, HW_MODEL_ENTRIES - 1);
+    return hw_model_run_between(input, logits, 0, hw_model_program.entries - 1);
 }
 
 int hw_model_run_governed(hw_governor *governor, const uint8_t *input, int32_t *logits)

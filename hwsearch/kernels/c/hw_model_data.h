@@ -3,7 +3,13 @@
 #define HW_MODEL_DATA_H
 
 #include "hw_kernels.h"
-#include "hw_model.h"
+
+/* Tables begin at a line of the largest flash cache, as they did when kernels were measured. */
+#if defined(__GNUC__)
+#define HW_LINE __attribute__((aligned(32)))
+#else
+#define HW_LINE
+#endif
 
 typedef struct hw_step {
     hw_kernel kernel;
@@ -16,13 +22,25 @@ typedef struct hw_segment {
     int count;
 } hw_segment;
 
-/* What each entry runs by itself; with early exits, that is what the entry before it has not run yet. */
-extern const hw_segment hw_segments[HW_MODEL_ENTRIES];
-#if HW_MODEL_HAS_GATE
-extern const hw_segment hw_gate;
-#elif HW_MODEL_ENTRIES > 1
-/* The inference stops at an entry whose best logit leads by at least this much. */
-extern const uint64_t hw_thresholds[HW_MODEL_ENTRIES - 1];
-#endif
+/* Runs the path that it picks, kept within entries lowest .. highest; returns the entry whose logits stand in the arena. */
+typedef int (*hw_policy)(const uint8_t *input, int lowest, int highest);
+
+/* Each in a file of its own, of which a package has one. */
+int hw_policy_static(const uint8_t *input, int lowest, int highest);
+int hw_policy_gate(const uint8_t *input, int lowest, int highest);
+int hw_policy_cascade(const uint8_t *input, int lowest, int highest); /* early exits too */
+
+typedef struct hw_program {
+    hw_policy policy;
+    const hw_segment *segments; /* [entries]: what each runs by itself; with exits, what the one before has not run yet */
+    const hw_segment *gate;     /* of hw_policy_gate */
+    const uint64_t *thresholds; /* [entries - 1], of hw_policy_cascade: it stops where the best logit leads by this much */
+    uint16_t entries;
+    uint16_t classes;
+} hw_program;
+
+extern const hw_program hw_model_program;
+
+void hw_run_segment(const hw_segment *segment, const uint8_t *input);
 
 #endif

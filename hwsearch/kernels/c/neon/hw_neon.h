@@ -8,6 +8,8 @@
 
 #include "portable/hw_portable.h"
 
+#ifdef HW_NEON
+
 #include <arm_neon.h>
 
 /* Before a loop over vectors that must stay in registers. */
@@ -150,4 +152,5 @@ HW_INLINE int32x4_t neon_sums(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4
     return vreinterpretq_s32_u32(vpaddq_u32(vpaddq_u32(a, b), vpaddq_u32(c, d)));
 }
 
+#endif
 #endif

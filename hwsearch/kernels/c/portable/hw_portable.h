@@ -21,13 +21,26 @@
 #if defined(__GNUC__) && !defined(HW_PORTABLE_ONLY)
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
 #define HW_CORTEX_M
+#define HW_OWN_ADD
+#define HW_OWN_AVG_POOL
 #define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_MAX_POOL
+#define HW_OWN_REQUANTIZE
 #elif defined(__ARM_ARCH_6M__)
 #define HW_CORTEX_M0
+#define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
 #elif defined(__riscv)
 #define HW_RISCV
 #elif defined(__x86_64__)
 #define HW_X86
+#define HW_OWN_ADD
+#define HW_OWN_CONV2D
+#define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_LINEAR
+#define HW_OWN_MAX_POOL
+#define HW_OWN_REQUANTIZE
 #elif defined(__aarch64__)
 #define HW_NEON
 #define HW_OWN_ADD

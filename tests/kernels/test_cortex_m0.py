@@ -1,0 +1,166 @@
+"""The Cortex-M0+ functions, emulated, compute what the numpy reference computes, and write nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
+from hwsearch.hardware.blocks import fields_and_limit
+from hwsearch.kernels import reference
+from hwsearch.kernels.cases import Case, random_case
+from hwsearch.kernels.catalogue import C_FOLDER, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.integer_network import OpConstants, StoredWeights
+from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
+from hwsearch.kernels.targets import EmulatorTarget
+from hwsearch.kernels.timing import CORTEX_M0PLUS, NO_WAIT
+from hwsearch.kernels.toolchain import find_compiler
+
+GUARD = bytes([0xA5]) * 64
+GEOMETRY = tuple[tuple[int, int, int], int, tuple[int, int], tuple[int, int], tuple[int, int], int]
+GEOMETRIES: tuple[GEOMETRY, ...] = (  # input, outputs, kernel, stride, padding, groups
+    ((16, 7, 9), 7, (3, 3), (1, 1), (1, 1), 1),
+    ((8, 9, 5), 4, (3, 3), (2, 2), (1, 1), 1),
+    ((3, 8, 11), 5, (3, 3), (1, 1), (1, 1), 1),
+    ((1, 13, 6), 3, (5, 4), (2, 1), (4, 1), 1),
+    ((20, 1, 1), 6, (1, 1), (1, 1), (0, 0), 1),
+    ((12, 5, 7), 8, (1, 1), (1, 1), (0, 0), 1),
+    ((5, 6, 6), 9, (1, 1), (2, 2), (0, 0), 1),
+    ((12, 6, 5), 8, (2, 3), (1, 2), (0, 2), 2),
+    ((36, 4, 3), 1, (3, 3), (1, 1), (1, 1), 1),
+)
+DEPTHWISE: tuple[GEOMETRY, ...] = (
+    ((5, 7, 9), 5, (3, 3), (1, 1), (1, 1), 5),
+    ((8, 12, 5), 8, (3, 3), (1, 1), (1, 1), 8),
+    ((4, 9, 17), 4, (3, 3), (2, 2), (1, 1), 4),
+    ((3, 6, 11), 3, (3, 3), (2, 1), (0, 2), 3),
+    ((6, 5, 8), 6, (2, 5), (1, 1), (1, 2), 6),
+    ((4, 1, 1), 4, (3, 3), (1, 1), (1, 1), 4),
+)
+
+
+def convolution(geometry: GEOMETRY) -> Op:
+    in_shape, outputs, size, stride, padding, groups = geometry
+    axes = zip(in_shape[1:], padding, size, stride, strict=True)
+    sides = [(side + 2 * pad - k) // step + 1 for side, pad, k, step in axes]
+    kind = OpKind.DEPTHWISE_CONV2D if groups == in_shape[0] == outputs else OpKind.CONV2D
+    return Op(
+        name="conv", kind=kind, inputs=("x",), in_shape=in_shape, out_shape=(outputs, sides[0], sides[1]), kernel=size,
+        stride=stride, padding=padding, groups=groups,
+    )  # fmt: skip
+
+
+def linear(inputs: int, outputs: int) -> Op:
+    return Op(name="fc", kind=OpKind.LINEAR, inputs=("x",), in_shape=(inputs,), out_shape=(outputs,))
+
+
+@cache
+def target() -> EmulatorTarget:
+    compiler = find_compiler(CORTEX_M0PLUS.processor)
+    return EmulatorTarget(flash=NO_WAIT, compiler=compiler, timing=CORTEX_M0PLUS, watch_alignment=True)
+
+
+def agrees(case: Case) -> bool:
+    """Whether a call computes the reference, touching no word at an odd place and no byte behind its buffers."""
+    function = kernel(case.op, case.precision)
+    core, constants = target().core(function), case.constants
+    core.release()
+
+    def place(data: bytes) -> int:
+        return core.place(data + bytes(-len(data) % 4) + GUARD) if data else 0
+
+    scratch = scratch_bytes(case.op, case.precision)
+    inputs = [place(codes.tobytes()) for codes in case.inputs]
+    output, working = place(bytes(case.output_bytes)), place(bytes([0xA5]) * scratch)
+    tables = {name: place(getattr(constants, name).astype("<i4").tobytes()) for name in ("bias", "multiplier", "shift")}
+    weights = place(pack_weights(case.op, case.stored)) if case.stored else 0
+    pointers = {"input": (inputs[0], inputs[-1]), "output": output, "weights": weights, "scratch": working, **tables}
+    values = arguments(case.op, case.precision, case.stored_bits, constants)
+    core.call(function.symbol, place(op_bytes(32, values, pointers)))
+    ends = (output + -(-case.output_bytes // 4) * 4, working + -(-scratch // 4) * 4 if scratch else inputs[0] + len(GUARD))
+    behind = [core.read(end, len(GUARD)) == GUARD for end in ends[: 2 if scratch else 1]]
+    expected = reference.run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, constants)
+    assert all(behind), f"wrote behind its buffers: {case.op} {case.precision}"
+    assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
+    return core.read(output, case.output_bytes) == expected.tobytes()
+
+
+def varied(case: Case, seed: int) -> Case:
+    """The same call with other zero points, clamps, biases, and shifts on every way that accumulators can go."""
+    random = np.random.default_rng(seed)
+    old, largest = case.constants, 2**case.precision.activation_bits
+    constants = OpConstants(
+        bias=random.integers(-(2**13), 2**13, old.bias.shape).astype(np.int32) * int(random.choice([0, 1, 64])),
+        multiplier=old.multiplier,
+        shift=np.clip(old.shift + random.choice([0, 0, 2, -9, -14]), 1, 51).astype(np.int32),
+        input_zero=tuple(int(random.choice([0, largest // 2])) for _ in old.input_zero),
+        output_zero=int(random.choice([0, 8, 128])),
+        output_max=int(random.choice([1, 15, 255])),
+    )
+    return replace(case, constants=constants)
+
+
+def stored_width(precision: Precision, seed: int) -> int:
+    widths = [bits for bits in WEIGHT_WIDTHS if bits >= precision.weight_bits]
+    return widths[seed % len(widths)]
+
+
+def with_largest_codes(case: Case) -> Case:
+    assert case.stored is not None
+    largest = 2**case.precision.activation_bits - 1
+    stored = StoredWeights(codes=np.full_like(case.stored.codes, 2**case.stored.bits - 1), bits=case.stored.bits)
+    return replace(case, inputs=tuple(np.full_like(codes, largest) for codes in case.inputs), stored=stored)
+
+
+def disagreements(ops: tuple[Op, ...], precision: Precision) -> Iterator[str]:
+    """Calls that differ from the reference: logits and codes, random and largest."""
+    for seed, op in enumerate(ops):
+        for logits in (False, True):
+            case = random_case(op, precision, stored_width(precision, seed + logits), seed, logits=logits)
+            for tried in (case if logits else varied(case, seed), with_largest_codes(case)):
+                if not agrees(tried):
+                    yield f"{op} {precision} stored at {tried.stored_bits}, logits {logits}"
+
+
+@pytest.mark.parametrize("precision", KERNEL_PRECISIONS, ids=str)
+def test_convolutions_agree(precision: Precision) -> None:
+    assert not list(disagreements(tuple(convolution(geometry) for geometry in GEOMETRIES), precision))
+
+
+@pytest.mark.parametrize("precision", KERNEL_PRECISIONS, ids=str)
+def test_depthwise_convolutions_agree(precision: Precision) -> None:
+    assert not list(disagreements(tuple(convolution(geometry) for geometry in DEPTHWISE), precision))
+
+
+@pytest.mark.parametrize("precision", KERNEL_PRECISIONS, ids=str)
+def test_linear_operations_agree(precision: Precision) -> None:
+    assert not list(disagreements((linear(67, 5), linear(1, 1), linear(96, 4), linear(300, 3)), precision))
+
+
+@pytest.mark.parametrize("precision", [Precision(8, 8), Precision(4, 8), Precision(4, 4), Precision(2, 2)], ids=str)
+def test_shapes_of_real_networks_agree(precision: Precision) -> None:
+    for geometry in (
+        ((16, 32, 32), 16, (3, 3), (1, 1), (1, 1), 1), ((64, 8, 8), 64, (3, 3), (1, 1), (1, 1), 1),
+        ((16, 32, 32), 32, (1, 1), (2, 2), (0, 0), 1), ((256, 3, 3), 32, (3, 3), (1, 1), (1, 1), 1),
+        ((1, 49, 10), 16, (10, 4), (2, 2), (5, 1), 1), ((64, 25, 5), 64, (3, 3), (1, 1), (1, 1), 64),
+    ):  # fmt: skip
+        op = convolution(geometry)
+        for stored_bits in {precision.weight_bits, 8}:
+            assert agrees(random_case(op, precision, stored_bits, 3)), f"{op} {precision}"
+
+
+def test_fields_hold_as_many_products_as_they_may_before_they_are_emptied() -> None:
+    """More products than a field holds, all of them the largest."""
+    for precision in KERNEL_PRECISIONS:
+        fields, limit = fields_and_limit(precision)
+        if fields > 1:
+            op = convolution(((limit + 5, 1, 2), 3, (1, 1), (1, 1), (0, 0), 1))
+            assert agrees(with_largest_codes(random_case(op, precision, precision.weight_bits, 1, logits=True))), str(precision)
+
+
+def test_generated_files_are_what_the_generator_writes() -> None:
+    written = {path.name: path.read_text(encoding="utf-8") for path in (C_FOLDER / "cortex_m0").glob("*_loops.h")}
+    assert written == {name: text_of(name) for name in M0_FILES}
