@@ -14,10 +14,12 @@ from hwsearch.kernels.image import missing_library
 from hwsearch.kernels.instructions import Instruction, Kind
 
 FLAGS = 64
-_STACK = 31
+_STACK, _VECTOR = 31, 32
 _LOADS = ("ldr", "ldur", "ldp", "ldnp", "ld1", "ld2", "ld3", "ld4", "ldar", "ldxr")
 _STORES = ("str", "stur", "stp", "stnp", "st1", "st2", "st3", "st4", "stlr", "stxr")
 _BRANCHES = re.compile(r"(b|bl|br|blr|ret|cbz|cbnz|tbz|tbnz|b\..*)$")
+_COMPARISONS = ("cmp", "cmn", "tst", "ccmp", "ccmn")
+_CONDITIONAL = re.compile(r"(b\..*|cs(el|inc|inv|neg|et|etm)|c(inc|inv|neg)|cc(mp|mn))$")
 _DIVISIONS = ("udiv", "sdiv")
 _MULTIPLICATIONS = re.compile(r"([us]?mul[lh]?|[us]?madd[l]?|[us]?msub[l]?|[us]?mneg[l]?)$")
 _VECTORS = (
@@ -64,8 +66,8 @@ class Decoder:
 
     def _describe(self, found: Any) -> Instruction:
         arm64 = self._arm64
-        read, written = (self._numbers(found, registers) for registers in found.regs_access())
         form = self._form(found)
+        read, written = self._registers(found, form)
         branches = form in ("branch", "call")
         immediates = [operand.imm for operand in found.operands if operand.type == arm64.ARM64_OP_IMM]
         direct = branches and found.mnemonic not in ("br", "blr", "ret")
@@ -73,14 +75,26 @@ class Decoder:
             address=found.address,
             size=found.size,
             kind=_kind(form),
-            reads=read | ({FLAGS} if found.mnemonic.startswith(("b.", "cs", "cc", "ci", "cn")) else frozenset()),
-            writes=written | ({FLAGS} if found.update_flags else frozenset()),
+            reads=read,
+            writes=written,
             accumulates=self._numbers(found, [found.operands[0].reg]) if _ACCUMULATIONS.match(found.mnemonic) else frozenset(),
             is_store=form.startswith("store"),
             ends_flow=branches,
             target=immediates[-1] if direct and immediates else None,
             form=form,
         )
+
+    def _registers(self, found: Any, form: str) -> tuple[frozenset[int], frozenset[int]]:
+        """What is read and written. Capstone takes a comparison's first register and a load's last content for the other."""
+        read, written = (self._numbers(found, registers) for registers in found.regs_access())
+        if found.mnemonic in _COMPARISONS:
+            registers = [operand.reg for operand in found.operands if operand.type == self._arm64.ARM64_OP_REG]
+            read, written = self._numbers(found, registers), frozenset()
+        if form.startswith("load") and not _LANE.search(found.op_str):
+            read = frozenset(number for number in read if number < _VECTOR)
+        flags = frozenset({FLAGS})
+        read = read | flags if _CONDITIONAL.match(found.mnemonic) else read - flags
+        return read, written | flags if found.update_flags else written - flags
 
     def _numbers(self, found: Any, registers: list[int]) -> frozenset[int]:
         return frozenset(n for n in (_number(found.reg_name(register)) for register in registers) if n is not None)
@@ -110,7 +124,8 @@ def _vector_form(name: str, text: str) -> str:
     if _GENERAL.search(text):
         return "insert" if into_vector else "transfer"
     family = next((family for family, pattern in _VECTORS if pattern.match(name)), "vector")
-    return f"{family} {'q' if _SIXTEEN_BYTES.search(text) else 'd'}"
+    sized = text.partition(",")[0] if family == "table" else text  # its table is always 128 bits wide
+    return f"{family} {'q' if _SIXTEEN_BYTES.search(sized) else 'd'}"
 
 
 def _memory_form(name: str, text: str) -> str:
@@ -143,7 +158,7 @@ def _number(name: str) -> int | None:
     found = _REGISTER.match(name)
     if found is None:
         return {"fp": 29, "lr": 30}.get(name)
-    return int(found[2]) + (0 if found[1] in "wx" else 32)
+    return int(found[2]) + (0 if found[1] in "wx" else _VECTOR)
 
 
 @cache
