@@ -113,10 +113,11 @@ HW_APART int hw_is_quick(const hw_op *op, int32_t largest)
 }
 
 /* A loop whose windows are stretches of steps (hw_strips.h): its steps per turn, their bytes of code, and places in the
- * function: the loop, where fields are stored and where they are added before the next stretch, and where all is complete. */
+ * function. Those are the loop; where fields are stored, or added to those stored, before the next stretch; and where a window
+ * ends: finished from the first fields, from fields and those stored, or left as sums. */
 struct stretch_loop {
     void (*run)(const void *call);
-    uint32_t unroll, step_bytes, loop, store, add, done;
+    uint32_t unroll, step_bytes, loop, store, add, finish, finish_added, raw;
 };
 
 HW_INLINE uint32_t hw_address(const void *place) { return (uint32_t)(uintptr_t)place; }
