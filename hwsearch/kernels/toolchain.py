@@ -26,6 +26,8 @@ CORTEX_M4 = "cortex-m4"
 CORTEX_M_TARGETS = (CORTEX_M4, "cortex-m33", "cortex-m7", "cortex-m0plus")
 RISCV_TARGETS = {"rv32imc": ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c")}
 """RISC-V cores without an operating system, and what tells the compiler which one."""
+AARCH64_TARGETS = {"aarch64": ("-target", "aarch64-freestanding-none")}
+"""64-bit Arm cores, any: what is timed is what a Linux computer is given."""
 LINUX_TARGETS = {"linux-aarch64": "aarch64-linux-gnu.2.28", "linux-x86_64": "x86_64-linux-gnu.2.28"}
 """Other computers, by `uname`, and the compiler's name for them; 2.28 is the oldest C library that what is built runs with."""
 
@@ -55,6 +57,8 @@ def _flags(target: str, style: str) -> tuple[str, ...]:
     processor: tuple[str, ...]
     if target in RISCV_TARGETS:
         processor = (*RISCV_TARGETS[target], *_ZIG)
+    elif target in AARCH64_TARGETS:
+        processor = (*AARCH64_TARGETS[target], *_ZIG)
     elif style == "gcc":
         processor = (f"-mcpu={target}", "-mthumb", "-mfloat-abi=soft", "-fno-tree-loop-distribute-patterns")
     else:
@@ -125,7 +129,7 @@ def find_compiler(target: str, prefer: str | None = None) -> Compiler:
     >>> find_compiler("host").target
     'host'
     """
-    known = (HOST, *CORTEX_M_TARGETS, *RISCV_TARGETS, *LINUX_TARGETS)
+    known = (HOST, *CORTEX_M_TARGETS, *RISCV_TARGETS, *AARCH64_TARGETS, *LINUX_TARGETS)
     if target not in known:
         raise ToolchainError(f"A target must be one of {', '.join(known)}, but found {target!r}; choose one of them.")
     for name in (prefer,) if prefer else _candidates(target):
@@ -142,7 +146,7 @@ def find_compiler(target: str, prefer: str | None = None) -> Compiler:
 
 
 def _candidates(target: str) -> tuple[str, ...]:
-    if target in LINUX_TARGETS or target in RISCV_TARGETS:
+    if target in LINUX_TARGETS or target in RISCV_TARGETS or target in AARCH64_TARGETS:
         return ("ziglang",)
     if target in CORTEX_M_TARGETS:
         return ("arm-none-eabi-gcc", "ziglang")

@@ -216,3 +216,84 @@ def test_shapes_of_real_networks_agree(precision: Precision) -> None:
 def test_generated_files_are_what_the_generator_writes() -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in (C_FOLDER / "cortex_m").glob("*_loops.h")}
     assert written == {name: text_of(name) for name in FILES}
+
+
+def pool(
+    kind: OpKind, in_shape: tuple[int, int, int], size: tuple[int, int], stride: tuple[int, int], pad: tuple[int, int]
+) -> Op:
+    axes = zip(in_shape[1:], pad, size, stride, strict=True)
+    sides = [(side + 2 * more - k) // step + 1 for side, more, k, step in axes]
+    return Op(
+        name="pool", kind=kind, inputs=("input",), in_shape=in_shape, out_shape=(in_shape[0], sides[0], sides[1]), kernel=size,
+        stride=stride, padding=pad,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [OpKind.MAX_POOL, OpKind.AVG_POOL])
+def test_pools_agree(kind: OpKind) -> None:
+    random = np.random.default_rng(0)
+    shapes = [((32, 8, 6), (2, 2), (2, 2), (0, 0)), ((4, 5, 5), (2, 2), (1, 2), (0, 0)), ((12, 25, 20), (25, 20), (1, 1), (0, 0))]
+    for _ in range(40):
+        channels = int(random.choice([1, 3, 4, 12, 16, 20, 36]))
+        size = (2, 2) if random.random() < 0.4 else (int(random.integers(1, 6)), int(random.integers(1, 6)))
+        pad = (int(random.integers(0, size[0] // 2 + 1)), int(random.integers(0, size[1] // 2 + 1)))
+        sides = (int(random.integers(size[0], 12)), int(random.integers(size[1], 12)))
+        shapes.append(((channels, *sides), size, (int(random.integers(1, 4)), int(random.integers(1, 4))), pad))
+    for seed, shape in enumerate(shapes):
+        op = pool(kind, *shape)
+        case = random_case(op, Precision(0, 8), 0, seed)
+        assert agrees(case if kind is OpKind.MAX_POOL else varied(case, seed)), op
+        assert agrees(replace(case, inputs=(np.full_like(case.inputs[0], 255),))), f"largest codes: {op}"
+
+
+def elementwise(kind: OpKind, shape: tuple[int, int, int]) -> Op:
+    return Op(name="op", kind=kind, inputs=("input", "other")[: 1 + (kind is OpKind.ADD)], in_shape=shape, out_shape=shape)
+
+
+@pytest.mark.parametrize("kind", [OpKind.ADD, OpKind.REQUANTIZE])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_operations_on_elements_agree(kind: OpKind, bits: int) -> None:
+    random = np.random.default_rng(bits)
+    sizes = [
+        (1, 1, 1),
+        (3, 5, 7),
+        (4, 16, 16),
+        (1, 37, 29),
+        (8, 12, 11),
+        (64, 8, 8),
+        *((int(n), 1, 1) for n in random.integers(1, 1200, 12)),
+    ]
+    for seed, shape in enumerate(sizes):
+        case = random_case(elementwise(kind, shape), Precision(0, bits), 0, seed)
+        assert agrees(case), f"{shape} a{bits}"
+        for change in range(3):
+            other = varied(case, 10 * seed + change)
+            largest = replace(other, inputs=tuple(np.full_like(codes, 255) for codes in case.inputs))
+            assert agrees(other) and agrees(largest), f"{shape} a{bits}, {other.constants}"
+
+
+@pytest.mark.parametrize("place", [0, 15, 16, 700, 2047])
+def test_one_wide_code_ends_the_table_of_narrow_sums(place: int) -> None:
+    case = random_case(elementwise(OpKind.ADD, (8, 16, 16)), Precision(0, 4), 0, 1)
+    inputs = tuple(codes.copy() for codes in case.inputs)
+    inputs[place % 2].reshape(-1)[place] = 16
+    assert agrees(replace(case, inputs=inputs))
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_linear_operations_agree(precision: Precision) -> None:
+    """Rows of every length modulo a word and a turn of the loops, few and odd numbers of filters, all stored widths."""
+    random = np.random.default_rng(ALL_PRECISIONS.index(precision))
+    lengths = [1, 7, 10, 11, 21, 22, 32, 33, 64, 96, 97, *random.integers(1, 300, 8).tolist()]
+    for seed, length in enumerate(lengths):
+        outputs = int(random.integers(1, 6))
+        op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(length,), out_shape=(outputs,))
+        for stored in (bits for bits in WIDTHS if bits >= precision.weight_bits):
+            case = random_case(op, precision, stored, seed, logits=seed % 2 == 0)
+            assert agrees(case if seed % 2 == 0 else varied(case, seed)), f"{op} {precision} of {stored}"
+            assert agrees(with_largest_codes(case)), f"largest codes: {op} {precision} of {stored}"
+
+
+def test_a_long_sum_of_multiples_of_codes_does_not_overflow() -> None:
+    op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(65535,), out_shape=(2,))
+    assert agrees(with_largest_codes(random_case(op, Precision(1, 8), 8, 0, logits=True)))

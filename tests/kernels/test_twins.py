@@ -40,16 +40,48 @@ FILL = 0xA5
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    folders = sorted({(C_FOLDER / header).parent for header in HEADERS})
+BODIES = {
+    "portable": ("HW_PORTABLE_ONLY", ()),
+    "sse2": ("HW_X86_LEVEL=0", ("sse2",)),
+    "avx2": ("HW_X86_LEVEL=1", ("avx2",)),
+    "vnni": ("HW_X86_LEVEL=2", ("avx512bw", "avx512vl", "avx512_vnni")),
+}
+"""What fixes the bodies that this computer runs, and the processor features that they need, as Linux names them."""
+
+
+@pytest.fixture(scope="module", params=BODIES)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    macro, features = BODIES[request.param]
+    missing = {*features} - processor_features()
+    if missing:
+        pytest.skip(f"this processor does not tell of {', '.join(sorted(missing))}")
     built = build_shared(
         [C_FOLDER / source for source in all_sources()],
         out=tmp_path_factory.mktemp("kernels") / "kernels.so",
         compiler=find_compiler("host"),
-        includes=folders,
+        includes=sorted({(C_FOLDER / header).parent for header in HEADERS}),
+        macros=[macro],
     )
     return ctypes.CDLL(str(built))
+
+
+def test_the_best_body_of_this_processor_is_chosen(tmp_path: Path) -> None:
+    """Without a macro the library computes like every other; that it chose well shows in benchmarks/x86_kernels.py."""
+    built = build_shared(
+        [C_FOLDER / source for source in all_sources()],
+        out=tmp_path / "kernels.so",
+        compiler=find_compiler("host"),
+        includes=sorted({(C_FOLDER / header).parent for header in HEADERS}),
+    )
+    for op in (conv((16, 9, 9), 24, 3, 1), conv((24, 9, 9), 24, 3, 1, groups=24)):
+        assert weighted_call(op, Precision(8, 8), 8, 5).agrees(ctypes.CDLL(str(built)))
+
+
+def processor_features() -> set[str]:
+    """Flags of the processor; none where the system does not list them."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    return {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
 
 
 @dataclass
@@ -238,6 +270,22 @@ def test_fields_hold_the_largest_products(library: ctypes.CDLL, precision: Preci
         assert weighted_call(op, precision, stored_bits, 2, extreme=True).agrees(library)
 
 
+@pytest.mark.parametrize("text", ["w1a8", "w3a4", "w4a8", "w8a2", "w8a8"])
+def test_work_that_is_cut_agrees(library: ctypes.CDLL, text: str) -> None:
+    """Windows, filters and channels beyond what fits the working memory at once, and last blocks that are not full."""
+    ops = [
+        conv((1100, 4, 5), 19, 3, 0),
+        conv((64, 3, 3), 300, 1, 0),
+        conv((40, 15, 16), 40, 3, 1, groups=40),
+        conv((19, 14, 15), 19, 13, 6, groups=19),
+        conv((34, 5, 4), 36, 3, 1, groups=2),
+    ]
+    precision = Precision.parse(text)
+    for op in ops:
+        assert weighted_call(op, precision, 8, 5).agrees(library)
+        assert weighted_call(op, precision, precision.weight_bits, 6, extreme=True, logits=True).agrees(library)
+
+
 @pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
 def test_shapes_of_real_networks_agree(library: ctypes.CDLL, precision: Precision) -> None:
     resnet, mobilenet = conv((16, 32, 32), 16, 3, 1), conv((64, 12, 12), 64, 1, 0)
@@ -381,7 +429,7 @@ def test_every_function_of_the_catalogue_exists(library: ctypes.CDLL) -> None:
 def test_a_package_compiles_only_what_it_selects(tmp_path: Path) -> None:
     (tmp_path / "hw_selected.h").write_text("#define HW_USE_hw_linear_w4a4\n")
     built = build_shared(
-        [C_FOLDER / "portable" / "hw_linear.c"],
+        [C_FOLDER / source for source in all_sources() if source.endswith("/hw_linear.c")],
         out=tmp_path / "linear.so",
         compiler=find_compiler("host"),
         includes=[*sorted({(C_FOLDER / header).parent for header in HEADERS}), tmp_path],

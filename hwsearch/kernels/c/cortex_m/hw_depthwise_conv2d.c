@@ -12,7 +12,7 @@
  */
 #include "hw_cortex_m.h"
 #include "hw_depthwise_loops.h"
-#include "hw_stretches.h"
+#include "portable/hw_stretches.h"
 
 #ifdef HW_CORTEX_M
 
