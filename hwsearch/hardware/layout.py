@@ -88,5 +88,5 @@ def scratch_bytes(op: Op, precision: Precision) -> int:
         cuts = (depthwise_stretches(op), depthwise_streams(op, runs_at), channel_tile(op, runs_at))
         return max(cut.scratch_bytes() for cut in cuts if cut)
     if op.kind is OpKind.LINEAR:
-        return -(-op.reduction // 32) * 64 if precision.weight_bits == 1 else -(-op.reduction // 16) * 32
+        return -(-op.reduction // 32) * 72 if precision.weight_bits <= 3 else -(-op.reduction // 16) * 32
     return 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hwsearch.kernels.loops.depthwise import depthwise_header
 from hwsearch.kernels.loops.elements import add_header, pool_header
+from hwsearch.kernels.loops.linear import linear_header
 from hwsearch.kernels.loops.polynomials import poly_header
 from hwsearch.kernels.loops.smlad import smlad_header
 from hwsearch.kernels.loops.thumb1 import expand_header, finish_header, multiply_header
@@ -19,6 +20,7 @@ FILES: Mapping[str, Callable[[], Iterator[str]]] = {
     "hw_poly_loops.h": poly_header,
     "hw_depthwise_loops.h": depthwise_header,
     "hw_element_loops.h": add_header,
+    "hw_linear_loops.h": linear_header,
     "hw_pool_loops.h": pool_header,
 }
 M0_FOLDER = C_FOLDER / "cortex_m0"
