@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 
-MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, SHORT_RUN, STRETCH_BYTES = 3, 16, 16, 16384, 8, 16
+MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, SHORT_RUN, STRETCH_BYTES, CHANNEL_BYTES = 3, 16, 16, 16384, 8, 16, 8192
 FEWEST_PRODUCTS = 16
 """Fields that hold fewer products are not worth emptying."""
 
@@ -32,8 +32,19 @@ class Blocks:
     fields: int
     limit: int
     gathered: bool
+    part_h: int
+    part_w: int
     rows: int
     columns: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.part_h // self.rows) * -(-self.part_w // self.columns)
+
+    @property
+    def runs(self) -> int:
+        """Stretches of consecutive codes in a window."""
+        return 1 if self.gathered else self.op.kernel[0]
 
     @property
     def lanes(self) -> int:
@@ -63,8 +74,7 @@ class Blocks:
 
     def scratch_bytes(self) -> int:
         """The tile, expanded weights of three filters, stretches, one pixel of padding."""
-        runs = 1 if self.gathered else self.op.kernel[0]
-        stretches = STRETCH_BYTES * (runs + self.window // self.limit + 1)
+        stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 1)
         return self.tile_bytes + 4 * MOST_FILTERS * self.window + stretches + -(-self.channels // 4) * 4
 
 
@@ -78,7 +88,9 @@ def blocks(op: Op, precision: Precision) -> Blocks:
     gathered = short or (op.kernel[0] <= op.stride[0] and op.kernel[1] <= op.stride[1])
 
     def tile(rows: int, columns: int) -> Blocks:
-        return Blocks(op=op, fields=fields, limit=limit, gathered=gathered, rows=rows, columns=columns)
+        return Blocks(
+            op=op, fields=fields, limit=limit, gathered=gathered, part_h=part_h, part_w=part_w, rows=rows, columns=columns
+        )
 
     part_h, part_w = _part(out_h, out_w, 2 * fields)
     rows, columns = min(part_h, MOST_ROWS), min(part_w, MOST_COLUMNS)
@@ -91,3 +103,39 @@ def _part(out_h: int, out_w: int, lanes: int) -> tuple[int, int]:
     """Height and width of the parts that waste the fewest places; of equal ones the widest."""
     splits = [2**i for i in reversed(range(lanes.bit_length()))]
     return min(((-(-out_h // rows), -(-out_w // (lanes // rows))) for rows in splits), key=lambda part: part[0] * part[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelTile:
+    """One depthwise convolution's tiles, of one channel: `rows` x `part_w` places over `in_rows` x `in_columns` inputs."""
+
+    lanes: int
+    part_h: int
+    part_w: int
+    rows: int
+    in_rows: int
+    in_columns: int
+
+    def scratch_bytes(self) -> int:
+        """Packed codes and totals, a word each."""
+        return 4 * (self.in_rows * self.in_columns + self.rows * self.part_w)
+
+
+def channel_tile(op: Op, precision: Precision) -> ChannelTile | None:
+    """How a 3x3 depthwise convolution with steps of 1 or 2 along rows is cut; None for others."""
+    if op.kernel != (3, 3) or op.stride[1] > 2:
+        return None
+    reach = 9 * (2**precision.weight_bits - 1) * 2 ** (precision.activation_bits - 1)
+    lanes = 4 if reach < 2**7 else 2 if reach < 2**15 else 1
+    part_h, part_w = _part(op.out_shape[1], op.out_shape[2], lanes)
+
+    def tile(rows: int) -> ChannelTile:
+        return ChannelTile(
+            lanes=lanes, part_h=part_h, part_w=part_w, rows=rows, in_rows=(rows - 1) * op.stride[0] + 3,
+            in_columns=(part_w - 1) * op.stride[1] + 3,
+        )  # fmt: skip
+
+    rows = part_h
+    while rows > 1 and tile(rows).scratch_bytes() > CHANNEL_BYTES:
+        rows = (rows + 1) // 2
+    return tile(rows)

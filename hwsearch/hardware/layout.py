@@ -9,7 +9,7 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
-from hwsearch.hardware.blocks import blocks
+from hwsearch.hardware.blocks import blocks, channel_tile
 from hwsearch.hardware.strips import depthwise_streams, polynomials, strips
 from hwsearch.hardware.tiling import convolution_tiling, depthwise_stretches
 
@@ -87,8 +87,8 @@ def scratch_bytes(op: Op, precision: Precision) -> int:
         bodies = (convolution_tiling(op), strips(op, runs_at), polynomials(op, runs_at), blocks(op, runs_at))
         return max(body.scratch_bytes() for body in bodies if body)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
-        cuts = (depthwise_stretches(op), depthwise_streams(op, runs_at))
+        cuts = (depthwise_stretches(op), depthwise_streams(op, runs_at), channel_tile(op, runs_at))
         return max(cut.scratch_bytes() for cut in cuts if cut)
     if op.kind is OpKind.LINEAR:
-        return -(-op.reduction // 32) * 64 if precision.weight_bits == 1 else -(-op.reduction // 16) * 32
+        return -(-op.reduction // 32) * 72 if precision.weight_bits <= 3 else -(-op.reduction // 16) * 32
     return 0

@@ -135,31 +135,17 @@ def finish_multiply(out: Listing, filters: int, fields: int, at: dict[str, int])
 
 
 FINISH_CALL = (
-    "totals", "centres", "output", "shift", "bias", "low", "high", "offset", "totals_step", "output_step", "max", "end",
+    "totals", "centres", "output", "shift", "bias", "low", "high", "offset", "output_step", "max", "totals_step", "end",
 )  # fmt: skip
+FINISH_PLAIN_CALL = ("totals", "end", "output", "shift", "bias", "low", "high", "offset", "output_step", "max")
 
 
-def finish(totals: str, narrow: bool) -> str:
-    """Codes of one channel and one lane, from totals at every `totals_step`th byte and as many centres.
+def code_of(out: Listing, narrow: bool) -> None:
+    """From an accumulator without its bias in r2 to a code in r3, not yet clamped; r7 is the shift.
 
-    An accumulator is bias + 2 * total - centre. Wide: four products of halves give the high word of accumulator * multiplier.
-    Narrow accumulators, of 16 bits, take two and give the product without its lowest 16 bits.
+    Wide: four products of halves give the high word of accumulator * multiplier. Narrow accumulators, of 16 bits, take two and
+    give the product without its lowest 16 bits.
     """
-    out = Listing()
-    out(".syntax unified")
-    enter(out, 2)
-    out("ldr r1, [r0, #40]", "str r1, [sp, #0]", "ldr r5, [r0, #44]", "str r5, [sp, #4]")
-    out("ldr r1, [r0, #32]", "mov r12, r1", "ldr r1, [r0, #36]", "mov lr, r1")
-    out(*(line for i, to in enumerate(HIGH[:4]) for line in (f"ldr r1, [r0, #{16 + 4 * i}]", f"mov {to}, r1")))
-    out("ldr r7, [r0, #12]", "ldr r6, [r0, #8]", "ldr r1, [r0, #4]", "ldr r0, [r0, #0]")
-    out.label(1)
-    out(
-        "ldr r2, [r0]" if totals == "word" else "ldrh r2, [r0]",
-        "add r0, r12",
-        "ldm r1!, {r3}",
-        "adds r2, r2, r2",
-        "subs r2, r2, r3",
-    )
     out("add r2, r8")
     if narrow:
         out("mov r3, r9", "muls r3, r2", "asrs r3, r3, #16", "mov r4, r10", "muls r2, r4", "adds r3, r3, r2")
@@ -168,15 +154,65 @@ def finish(totals: str, narrow: bool) -> str:
         out("asrs r3, r2, #16", "uxth r2, r2", "mov r4, r9", "muls r4, r2", "lsrs r4, r4, #16", "mov r5, r9", "muls r5, r3")
         out("adds r4, r4, r5", "mov r5, r10", "muls r3, r5", "muls r2, r5", "asrs r5, r4, #16", "uxth r4, r4")
         out("adds r3, r3, r5", "adds r4, r4, r2", "lsrs r4, r4, #16", "adds r3, r3, r4")
-    out("add r3, r11", "asrs r3, r7", "ldr r4, [sp, #0]", "cmp r3, r4", "bhi 3f")
-    out("2:")
+    out("add r3, r11", "asrs r3, r7")
+
+
+def load_scale(out: Listing, max_at: int) -> None:
+    """Bias, halves of the multiplier and offset to the first high registers; shift, output and its step."""
+    out("ldr r1, [r0, #32]", "mov lr, r1", f"ldr r1, [r0, #{max_at}]")
+    out(*(line for i, to in enumerate(HIGH[:4]) for line in (f"ldr r2, [r0, #{16 + 4 * i}]", f"mov {to}, r2")))
+    out("ldr r7, [r0, #12]", "ldr r6, [r0, #8]")
+
+
+def clamp(out: Listing, to_max: str) -> None:
+    """Below 0 or above the largest code."""
+    out("3:", "asrs r3, r3, #31", *([f"mov r4, {to_max}"] if to_max != "r4" else []), "bics r4, r3", "mov r3, r4", "b 2b")
+
+
+def finish(totals: str, narrow: bool) -> str:
+    """Codes of one channel and lane, from totals at every `totals_step`th byte and as many centres.
+
+    An accumulator is bias + 2 * total - centre.
+    """
+    out = Listing()
+    out(".syntax unified")
+    enter(out, 2)
+    load_scale(out, 36)
+    out("str r1, [sp, #0]", "ldr r5, [r0, #44]", "str r5, [sp, #4]", "ldr r1, [r0, #40]", "mov r12, r1")
+    out("ldr r1, [r0, #4]", "ldr r0, [r0, #0]")
+    out.label(1)
+    out("ldr r2, [r0]" if totals == "word" else "ldrh r2, [r0]", "add r0, r12", "ldm r1!, {r3}")
+    out("adds r2, r2, r2", "subs r2, r2, r3")
+    code_of(out, narrow)
+    out("ldr r4, [sp, #0]", "cmp r3, r4", "bhi 3f", "2:")
     out("strb r3, [r6]", "add r6, lr", *([] if narrow else ["ldr r5, [sp, #4]"]), "cmp r1, r5", "bne 1b")
     leave(out, 2)
-    out("3:")
-    out.note("below 0 or above the largest")
-    out("asrs r3, r3, #31", "bics r4, r3", "mov r3, r4", "b 2b")
-    name = f"hw_finish_{totals}s_{'narrow' if narrow else 'wide'}"
-    return out.function(name, f"Codes from {totals}s; {'two' if narrow else 'four'} products each.")
+    clamp(out, "r4")
+    return out.function(f"hw_finish_{totals}s_{way_of(narrow)}", f"Codes from {totals}s and centres, {way_of(narrow)}.")
+
+
+def finish_plain(totals: str, narrow: bool) -> str:
+    """Codes of one channel and lane, from the totals in words up to `end`, or from halves or bytes of words.
+
+    An accumulator is bias + total.
+    """
+    out = Listing()
+    out(".syntax unified")
+    enter(out, 0)
+    load_scale(out, 36)
+    out("mov r12, r1", "ldr r1, [r0, #4]", "ldr r0, [r0, #0]")
+    out.label(1)
+    loads = {"word": ["ldm r0!, {r2}"], "half": ["ldrh r2, [r0]", "adds r0, #4"], "byte": ["ldrb r2, [r0]", "adds r0, #4"]}
+    out(*loads[totals])
+    code_of(out, narrow)
+    out("cmp r3, r12", "bhi 3f", "2:", "strb r3, [r6]", "add r6, lr", "cmp r0, r1", "bne 1b")
+    leave(out, 0)
+    clamp(out, "r12")
+    return out.function(f"hw_finish_plain_{totals}s_{way_of(narrow)}", f"Codes from {totals}s, {way_of(narrow)}.")
+
+
+def way_of(narrow: bool) -> str:
+    return "narrow" if narrow else "wide"
 
 
 EXPAND_CALL = ("words", "row0", "row1", "row2", "end", "unused_bits")
@@ -214,6 +250,6 @@ def expand_header() -> Iterator[str]:
 
 def finish_header() -> Iterator[str]:
     yield call_struct("finish_call", FINISH_CALL)
-    for totals in ("word", "half"):
-        yield finish(totals, narrow=False)
-        yield finish(totals, narrow=True)
+    yield from (finish(totals, narrow) for totals in ("word", "half") for narrow in (False, True))
+    yield call_struct("finish_plain_call", FINISH_PLAIN_CALL)
+    yield from (finish_plain(totals, narrow) for totals in ("word", "half", "byte") for narrow in (False, True))

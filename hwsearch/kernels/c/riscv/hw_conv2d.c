@@ -1,0 +1,404 @@
+/* hw_conv2d_w?a? for RV32IM: convolution with groups, four pixels times four filters at a time.
+ *
+ * Sixteen sums stay in registers; each step loads four words of codes and four of weights for sixteen multiplications of 1, 2 or
+ * 4 lanes (hw_riscv.h). Tiles are those of hw_tile.h: a quad is 4 output pixels of one column, and the codes of a tile are
+ * packed once for all filters, the weights of four filters once for all quads of a tile. Codes lie in groups of four: one word
+ * per pixel and group, or two with two lanes, the even codes and then the odd ones. A window is a run of groups per kernel row;
+ * where channels do not come in fours, it is gathered to one run.
+ *
+ * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
+ */
+#include "hw_tile.h"
+
+#ifdef HW_RISCV
+
+#include "hw_riscv.h"
+
+enum { FILTERS = 4, SUMS = FILTERS * QUAD };
+
+/* `room`: groups after which fields must be emptied. */
+typedef struct fields {
+    uint32_t bits, lanes, room;
+} fields;
+
+#define FIELDS(W, A) {.bits = (W), .lanes = HW_LANES(W, A), .room = HW_LANES(W, A) == 2 ? HW_LIMIT(W, A) / 2 : HW_LIMIT(W, A)}
+
+/* How windows lie in the packed codes, in words; `groups` is the length of a run. */
+typedef struct windows {
+    uint32_t groups, runs, run_words, column_words, row_words;
+    int32_t columns, rows;
+    int gathered;
+    uint32_t *weights;
+    int32_t *sums;
+    int32_t gathered_sums[TILE_QUADS * QUAD];
+} windows;
+
+HW_INLINE uint32_t group_words(uint32_t lanes) { return lanes == 2 ? 2 * QUAD : QUAD; }
+
+/* The same memory as the portable tile takes, cut anew. A gathered window takes at most three codes more than there, for which the
+ * sums and the padding leave room: neither is used then. */
+HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32_t lanes)
+{
+    const uint32_t window = (uint32_t)op->kernel_h * op->kernel_w * t->channels, words = group_words(lanes);
+    const uint32_t all = (uint32_t)((uint32_t *)(void *)t->padding - t->pixels) + t->channels / 4;
+    s->gathered = t->gathered || t->channels % 4 != 0;
+    s->columns = t->columns, s->rows = t->rows;
+    if (s->gathered) {
+        s->groups = (window + 3) / 4, s->runs = 1, s->run_words = 0;
+        s->column_words = s->groups * words;
+        while (s->rows > 1 && (uint32_t)(s->rows * s->columns + 1) * s->column_words > all)
+            s->rows = (s->rows + 1) / 2;
+        while (s->columns > 1 && (uint32_t)(s->columns + 1) * s->column_words > all)
+            s->columns = (s->columns + 1) / 2;
+        s->row_words = (uint32_t)s->columns * s->column_words;
+        s->sums = s->gathered_sums;
+    } else {
+        const uint32_t pixel_words = t->channels / 4 * words;
+        s->groups = op->kernel_w * t->channels / 4, s->runs = op->kernel_h;
+        s->run_words = t->positions * pixel_words;
+        s->column_words = op->stride_w * pixel_words;
+        s->row_words = s->runs * s->run_words;
+        s->sums = t->sums;
+    }
+    s->weights = t->pixels + (uint32_t)s->rows * s->row_words;
+}
+
+/* Four pixels' codes of `channels` channels, a multiple of 4. 64 steps do not overflow the sums' 16-bit halves. */
+HW_INLINE void pack_groups(uint32_t lanes, uint32_t *words, const uint8_t *const codes[QUAD], uint32_t channels, int32_t *sums)
+{
+    for (uint32_t p = 0; p < QUAD; p++) {
+        uint32_t *word = words + p;
+        const uint8_t *code = codes[p], *const end = code + channels;
+        while (code < end) {
+            const uint8_t *const stop = end - code < 256 ? end : code + 256;
+            uint32_t halves = 0;
+            for (; code < stop; code += 4, word += group_words(lanes)) {
+                const uint32_t four = hw_load(code), even = four & 0xFF00FFu, odd = four >> 8 & 0xFF00FFu;
+                halves += even + odd;
+                word[0] = lanes == 2 ? even : four;
+                if (lanes == 2)
+                    word[QUAD] = odd;
+            }
+            sums[p] += (int32_t)((halves & 0xFFFFu) + (halves >> 16));
+        }
+    }
+}
+
+/* One row of quads, kernel row by kernel row, and the sums of the codes under each window. */
+HW_APART void pack_aligned(const hw_op *op, const tiling *t, const windows *s, int32_t top, int32_t left, uint32_t first,
+                           uint32_t lanes, uint32_t *words, int32_t *sums)
+{
+    for (uint32_t i = 0; i < t->positions * QUAD; i++)
+        sums[i] = 0;
+    for (uint32_t dy = 0; dy < s->runs; dy++)
+        for (uint32_t p = 0; p < t->positions; p++, words += t->channels / 4 * group_words(lanes)) {
+            const uint8_t *codes[QUAD];
+            find_codes(op, t, top + (int32_t)dy, left + (int32_t)p, first, codes);
+            if (lanes == 2)
+                pack_groups(2, words, codes, t->channels, sums + p * QUAD);
+            else
+                pack_groups(4, words, codes, t->channels, sums + p * QUAD);
+        }
+    sum_windows(op, t, sums);
+}
+
+/* The codes of one window in a row, and 0 beyond the last. */
+HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy, uint8_t *end)
+{
+    const int32_t right = left + op->kernel_w, width = t->in_w, zero = op->input_zero[0];
+    const int32_t skipped = hw_smaller(left < 0 ? -left : 0, op->kernel_w), missing = hw_smaller(hw_larger(right - width, 0), op->kernel_w);
+    for (int32_t row = top; row < top + op->kernel_h; row++) {
+        const int inside = row >= 0 && row < t->in_h;
+        uint8_t *const stop = copy + op->kernel_w * t->channels;
+        uint8_t *const from = inside ? copy + (uint32_t)skipped * t->channels : stop;
+        uint8_t *const until = inside ? stop - (uint32_t)missing * t->channels : stop;
+        while (copy < from)
+            *copy++ = (uint8_t)zero;
+        const uint8_t *code = op->input[0] + ((uint32_t)row * (uint32_t)width + (uint32_t)(left + skipped)) * op->in_c + first;
+        if (op->groups == 1)
+            for (; copy < until; copy++, code++)
+                *copy = *code;
+        else
+            for (; copy < until; code += op->in_c)
+                for (uint32_t c = 0; c < t->channels; c++)
+                    *copy++ = code[c];
+        while (copy < stop)
+            *copy++ = (uint8_t)zero;
+    }
+    while (copy < end)
+        *copy++ = 0;
+}
+
+/* The windows of one quad, by way of the room for weights. */
+HW_APART void pack_gathered(const hw_op *op, const tiling *t, const windows *s, int32_t top, int32_t left, uint32_t first,
+                            uint32_t lanes, uint32_t *words, int32_t sums[QUAD])
+{
+    const uint8_t *codes[QUAD];
+    for (int32_t p = 0; p < QUAD; p++) {
+        uint8_t *copy = (uint8_t *)(s->weights + (uint32_t)p * s->groups);
+        codes[p] = copy;
+        copy_window(op, t, top + p * op->stride_h, left, first, copy, copy + 4 * s->groups);
+        sums[p] = 0;
+    }
+    pack_groups(lanes, words, codes, 4 * s->groups, sums);
+}
+
+/* Pack a tile whose first output is in quad row y and column x, and the sums under its windows, times `centre`. */
+HW_APART void pack_windows(const hw_op *op, const tiling *t, const windows *s, int32_t y, int32_t x, uint32_t first,
+                            uint32_t lanes, int32_t centre)
+{
+    const uint32_t row_sums = s->gathered ? (uint32_t)s->columns * QUAD : t->positions * QUAD;
+    for (int32_t r = 0; r < s->rows; r++) {
+        const int32_t top = (y + r) * QUAD * op->stride_h - op->pad_h;
+        int32_t left = x * op->stride_w - op->pad_w;
+        uint32_t *words = t->pixels + (uint32_t)r * s->row_words;
+        int32_t *sums = s->sums + (uint32_t)r * row_sums;
+        if (s->gathered)
+            for (int32_t i = 0; i < s->columns; i++, left += op->stride_w)
+                pack_gathered(op, t, s, top, left, first, lanes, words + (uint32_t)i * s->column_words, sums + i * QUAD);
+        else
+            pack_aligned(op, t, s, top, left, first, lanes, words, sums);
+        for (int32_t i = 0; i < s->columns * QUAD; i++)
+            sums[i] *= centre;
+    }
+}
+
+/* One filter's weights, every fourth word. */
+HW_INLINE void expand_filter(fields f, const uint8_t *row, uint32_t row_bytes, uint32_t groups, uint32_t stored, uint32_t *word)
+{
+    for (uint32_t g = 0; g < groups; g++, word += f.lanes == 2 ? 2 * FILTERS : FILTERS) {
+        const uint32_t four = hw_stored_codes(row, row_bytes, g, stored);
+        if (f.lanes == 1) {
+            word[0] = four;
+            continue;
+        }
+        const hw_pairs pairs = hw_reversed(four, stored, f.bits);
+        word[0] = f.lanes == 4 ? pairs.even << 8 | pairs.odd : pairs.even;
+        if (f.lanes == 2)
+            word[FILTERS] = pairs.odd;
+    }
+}
+
+/* The weights of four filters; one beyond the last repeats it, and nobody stores the result. */
+HW_INLINE void expand_block(fields f, const hw_op *op, const tiling *t, const windows *s, uint32_t o, uint32_t last)
+{
+    const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * t->channels, op->stored_bits);
+    for (uint32_t i = 0; i < FILTERS; i++) {
+        const uint8_t *row = op->weights + (o + i < last ? o + i : last) * row_bytes;
+        const uint32_t groups = s->groups * s->runs;
+        if (op->stored_bits == 8)
+            expand_filter(f, row, row_bytes, groups, 8, s->weights + i);
+        else if (op->stored_bits == 4 && f.bits <= 4)
+            expand_filter(f, row, row_bytes, groups, 4, s->weights + i);
+        else if (op->stored_bits == 3 && f.bits <= 3)
+            expand_filter(f, row, row_bytes, groups, 3, s->weights + i);
+        else if (op->stored_bits == 2 && f.bits <= 2)
+            expand_filter(f, row, row_bytes, groups, 2, s->weights + i);
+        else if (f.bits == 1)
+            expand_filter(f, row, row_bytes, groups, 1, s->weights + i);
+    }
+}
+
+/* Multiply four words of codes by four of weights. Where `full`, a field holds one sum of four products and no more, and is taken
+ * out at once. Each word of codes is loaded two products before it is needed. */
+HW_INLINE void multiply_words(uint32_t sums[SUMS], const uint32_t *a, const uint32_t *w, int full)
+{
+    uint32_t q = a[0];
+    const uint32_t w0 = w[0], w1 = w[1], w2 = w[2], w3 = w[3];
+    for (uint32_t p = 0; p < QUAD; p++) {
+        hw_multiply_add_32(sums + p, q, w0, full);
+        hw_multiply_add_32(sums + QUAD + p, q, w1, full);
+        uint32_t next = p + 1 < QUAD ? a[p + 1] : 0;
+        if (p + 1 < QUAD)
+            HW_LOADED(next);
+        hw_multiply_add_32(sums + 2 * QUAD + p, q, w2, full);
+        hw_multiply_add_32(sums + 3 * QUAD + p, q, w3, full);
+        q = next;
+    }
+}
+
+/* The same for one byte of each word. */
+HW_INLINE void multiply_bytes(uint32_t sums[SUMS], const uint8_t *a, const uint8_t *w)
+{
+    uint32_t q = a[0];
+    const uint32_t w0 = w[0], w1 = w[4], w2 = w[8], w3 = w[12];
+    for (uint32_t p = 0; p < QUAD; p++) {
+        hw_multiply_add_32(sums + p, q, w0, 0);
+        hw_multiply_add_32(sums + QUAD + p, q, w1, 0);
+        uint32_t next = p + 1 < QUAD ? a[4 * (p + 1)] : 0;
+        if (p + 1 < QUAD)
+            HW_LOADED(next);
+        hw_multiply_add_32(sums + 2 * QUAD + p, q, w2, 0);
+        hw_multiply_add_32(sums + 3 * QUAD + p, q, w3, 0);
+        q = next;
+    }
+}
+
+/* Add the topmost fields to `totals` and empty all. */
+HW_INLINE void empty_fields(uint32_t lanes, uint32_t sums[SUMS], int32_t totals[SUMS])
+{
+    for (uint32_t i = 0; i < SUMS; i++) {
+        totals[i] += (int32_t)(sums[i] >> (lanes == 4 ? 24 : lanes == 2 ? 16 : 0));
+        sums[i] = 0;
+    }
+}
+
+/* One quad times one block of filters. */
+HW_INLINE void multiply_quad(fields f, const windows *s, const uint32_t *pixels, int32_t totals[SUMS])
+{
+    const int full = f.lanes == 4 && f.room == 1;
+    uint32_t sums[SUMS] = {0}, room = f.room;
+    const uint32_t *weights = s->weights;
+    for (uint32_t i = 0; i < SUMS; i++)
+        totals[i] = 0;
+    for (uint32_t runs = s->runs; runs; runs--, pixels += s->run_words) {
+        const uint32_t *a = pixels;
+        for (uint32_t left = s->groups; left;) {
+            uint32_t count = f.lanes == 1 || full || left < room ? left : room;
+            left -= count, room -= count;
+            HW_ROLLED
+            for (; count; count--, a += group_words(f.lanes), weights += f.lanes == 2 ? 2 * FILTERS : FILTERS) {
+                const uint8_t *q = (const uint8_t *)a, *u = (const uint8_t *)weights;
+                if (f.lanes == 1) {
+                    multiply_bytes(sums, q, u);
+                    multiply_bytes(sums, q + 1, u + 1);
+                    multiply_bytes(sums, q + 2, u + 2);
+                    multiply_bytes(sums, q + 3, u + 3);
+                } else
+                    multiply_words(sums, a, weights, full);
+                if (f.lanes == 2)
+                    multiply_words(sums, a + QUAD, weights + FILTERS, 0);
+            }
+            if (f.lanes != 1 && !full && room == 0) {
+                empty_fields(f.lanes, sums, totals);
+                room = f.room;
+            }
+        }
+    }
+    empty_fields(full ? 1 : f.lanes, sums, totals);
+}
+
+/* Logits, quads that reach beyond the last row, and accumulators that may exceed their limit. */
+HW_APART void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t channel, uint32_t rows,
+                            const int32_t *totals, const int32_t *centre)
+{
+    for (uint32_t r = 0; r < rows; r++)
+        hw_finish(op, index + r * stride, channel, op->bias[channel] + 2 * totals[r] - centre[r]);
+}
+
+/* Write the outputs of one quad: `count` channels from `o` on. */
+HW_APART void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t o, uint32_t count,
+                          const hw_channel *channels, const int32_t *totals, const int32_t *centre)
+{
+    const uint32_t rows = (uint32_t)hw_smaller(t->out_h - y, QUAD), stride = (uint32_t)t->out_w * op->out_c;
+    const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o;
+    const int32_t c0 = centre[0], c1 = centre[1], c2 = centre[2], c3 = centre[3];
+    const int32_t max = op->output_max;
+    const int quick = op->multiplier && rows == QUAD;
+    uint8_t *code = (uint8_t *)op->output + index;
+    for (uint32_t i = 0; i < count; i++, totals += QUAD, channels++, code++) {
+        if (!quick || channels->saturates) {
+            finish_slowly(op, index + i, stride, o + i, rows, totals, centre);
+            continue;
+        }
+        const hw_channel c = *channels;
+        const int32_t a0 = hw_raise(c.bias - c0 + 2 * totals[0], &c), a1 = hw_raise(c.bias - c1 + 2 * totals[1], &c);
+        const int32_t a2 = hw_raise(c.bias - c2 + 2 * totals[2], &c), a3 = hw_raise(c.bias - c3 + 2 * totals[3], &c);
+        code[0] = hw_channel_code(&c, a0, max);
+        code[stride] = hw_channel_code(&c, a1, max);
+        code[2 * stride] = hw_channel_code(&c, a2, max);
+        code[3 * stride] = hw_channel_code(&c, a3, max);
+    }
+}
+
+/* All filters of a group on one packed tile. */
+HW_INLINE void convolve_tile(fields f, const hw_op *op, const tiling *t, const windows *s, int32_t y0, int32_t x0, uint32_t first,
+                             uint32_t end)
+{
+    const uint32_t row_sums = s->gathered ? (uint32_t)s->columns * QUAD : t->positions * QUAD;
+    for (uint32_t o = first; o < end; o += FILTERS) {
+        const uint32_t count = end - o < FILTERS ? end - o : FILTERS;
+        hw_channel channels[FILTERS];
+        for (uint32_t i = 0; i < count; i++)
+            channels[i] = hw_make_channel(op, t->reach, o + i);
+        expand_block(f, op, t, s, o, end - 1);
+        for (int32_t row = 0; row < s->rows && (y0 + row) * QUAD < t->out_h; row++)
+            for (int32_t x = 0; x < s->columns && x0 + x < t->out_w; x++) {
+                int32_t totals[SUMS];
+                const uint32_t *pixels = t->pixels + (uint32_t)row * s->row_words + (uint32_t)x * s->column_words;
+                const int32_t *centre = s->sums + (uint32_t)row * row_sums + (uint32_t)x * QUAD;
+                multiply_quad(f, s, pixels, totals);
+                finish_quad(op, t, (y0 + row) * QUAD, x0 + x, o, count, channels, totals, centre);
+            }
+    }
+}
+
+HW_INLINE void conv2d(fields f, const hw_op *op)
+{
+    const tiling t = make_tiling(op, f.bits);
+    const uint32_t outputs = op->out_c / op->groups;
+    windows s;
+    make_windows(&s, op, &t, f.lanes);
+    for (uint32_t group = 0; group < op->groups; group++)
+        for (int32_t y = 0; y * QUAD < t.out_h; y += s.rows)
+            for (int32_t x = 0; x < t.out_w; x += s.columns) {
+                pack_windows(op, &t, &s, y, x, group * t.channels, f.lanes, (1 << f.bits) - 1);
+                convolve_tile(f, op, &t, &s, y, x, group * outputs, (group + 1) * outputs);
+            }
+}
+
+#define HW_CONV2D(W, A) \
+    void hw_conv2d_w##W##a##A(const hw_op *op); \
+    void hw_conv2d_w##W##a##A(const hw_op *op) \
+    { \
+        const fields f = FIELDS(W, A); \
+        conv2d(f, op); \
+    }
+
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
+HW_CONV2D(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
+HW_CONV2D(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
+HW_CONV2D(1, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
+HW_CONV2D(2, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
+HW_CONV2D(2, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
+HW_CONV2D(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
+HW_CONV2D(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
+HW_CONV2D(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
+HW_CONV2D(3, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
+HW_CONV2D(4, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
+HW_CONV2D(4, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
+HW_CONV2D(4, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a2)
+HW_CONV2D(8, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a4)
+HW_CONV2D(8, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a8)
+HW_CONV2D(8, 8)
+#endif
+
+#endif

@@ -1,0 +1,185 @@
+/* hw_linear_w?a? for RV32IM: matrix times vector, four filters at a time.
+ *
+ * Each weight is used once, so it is taken out of its stored word in place, with its neighbours: a shift and a mask leave codes
+ * n / lanes apart in the lanes of a word of n codes, ready to be multiplied by as many inputs in reverse order (hw_riscv.h),
+ * which are arranged to match, once. Weights stored at 3 bits are spread to bytes, four at a time, and then as if stored at 8.
+ * With 8-bit weights and inputs there is one lane, and single bytes are multiplied.
+ *
+ * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
+ */
+#include "hw_portable.h"
+
+#ifdef HW_RISCV
+
+#include "hw_riscv.h"
+
+enum { ROWS = 4 };
+
+/* Inputs as the masked words want them, lane l of weights from position i + l * n / lanes of n. Returns their sum. */
+HW_INLINE int32_t arrange(const uint8_t *codes, uint32_t count, uint32_t per_word, uint32_t lanes, uint32_t *words)
+{
+    const uint32_t parts = per_word / lanes;
+    uint32_t sum = 0;
+    for (uint32_t k = 0; k < count; k += per_word)
+        for (uint32_t i = 0; i < parts; i++) {
+            uint32_t word = 0;
+            for (uint32_t lane = 0; lane < lanes; lane++) {
+                const uint32_t index = k + i + lane * parts, q = index < count ? codes[index] : 0;
+                sum += q;
+                word |= q << 32 / lanes * (lanes - 1 - lane);
+            }
+            *words++ = word;
+        }
+    return (int32_t)sum;
+}
+
+/* A word of a row's codes: as stored, or with 3 bits one per byte. */
+HW_INLINE uint32_t row_word(const uint8_t *row, uint32_t row_bytes, uint32_t k, uint32_t stored, uint32_t bits)
+{
+    return stored == 3 ? hw_four_codes(row, row_bytes, k, 3, bits) : hw_load(row + 4 * k);
+}
+
+/* Sums of products of four filters. `count` stored words each; sums are emptied after `limit` products of words. */
+HW_INLINE void multiply_rows(const uint8_t *const rows[ROWS], uint32_t row_bytes, uint32_t count, uint32_t stored, uint32_t bits,
+                             uint32_t lanes, uint32_t limit, const uint32_t *words, int32_t totals[ROWS])
+{
+    const uint32_t apart = stored == 3 ? 8 : stored, parts = 32 / apart / lanes, cut = stored == 3 ? 0 : stored - bits;
+    const uint32_t mask = ((1u << bits) - 1u) * (lanes == 4 ? 0x01010101u : 0x10001u), top = lanes == 4 ? 24 : 16;
+    const int full = lanes == 4 && limit == 1;
+    const uint8_t *row0 = rows[0], *row1 = rows[1], *row2 = rows[2], *row3 = rows[3];
+    uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0, room = parts > limit ? 1 : limit / parts;
+    uint32_t t0 = 0, t1 = 0, t2 = 0, t3 = 0;
+    for (uint32_t k = 0; k < count; k++, words += parts) {
+        const uint32_t w0 = row_word(row0, row_bytes, k, stored, bits), w1 = row_word(row1, row_bytes, k, stored, bits);
+        const uint32_t w2 = row_word(row2, row_bytes, k, stored, bits), w3 = row_word(row3, row_bytes, k, stored, bits);
+        for (uint32_t i = 0; i < parts; i++) {
+            const uint32_t shift = i * apart + cut, a = words[i];
+            hw_multiply_add_32(full ? &t0 : &s0, a, w0 >> shift & mask, full);
+            hw_multiply_add_32(full ? &t1 : &s1, a, w1 >> shift & mask, full);
+            hw_multiply_add_32(full ? &t2 : &s2, a, w2 >> shift & mask, full);
+            hw_multiply_add_32(full ? &t3 : &s3, a, w3 >> shift & mask, full);
+            if (!full && parts > limit && (i + 1) % limit == 0) {
+                t0 += s0 >> top, t1 += s1 >> top, t2 += s2 >> top, t3 += s3 >> top;
+                s0 = s1 = s2 = s3 = 0;
+            }
+        }
+        if (!full && --room == 0) {
+            t0 += s0 >> top, t1 += s1 >> top, t2 += s2 >> top, t3 += s3 >> top;
+            s0 = s1 = s2 = s3 = 0;
+            room = parts > limit ? 1 : limit / parts;
+        }
+    }
+    totals[0] = (int32_t)(t0 + (s0 >> top)), totals[1] = (int32_t)(t1 + (s1 >> top));
+    totals[2] = (int32_t)(t2 + (s2 >> top)), totals[3] = (int32_t)(t3 + (s3 >> top));
+}
+
+/* The same for bytes: `count` codes each. */
+HW_INLINE void multiply_bytes(const uint8_t *const rows[ROWS], uint32_t count, const uint8_t *codes, int32_t totals[ROWS])
+{
+    const uint8_t *row0 = rows[0], *row1 = rows[1], *row2 = rows[2], *row3 = rows[3], *const end = codes + count;
+    uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    HW_UNROLLED_4
+    for (; codes < end; codes++) {
+        const uint32_t q = *codes, w0 = *row0++, w1 = *row1++, w2 = *row2++, w3 = *row3++;
+        hw_multiply_add_32(&s0, q, w0, 0);
+        hw_multiply_add_32(&s1, q, w1, 0);
+        hw_multiply_add_32(&s2, q, w2, 0);
+        hw_multiply_add_32(&s3, q, w3, 0);
+    }
+    totals[0] = (int32_t)s0, totals[1] = (int32_t)s1, totals[2] = (int32_t)s2, totals[3] = (int32_t)s3;
+}
+
+HW_INLINE int32_t sum_codes(const uint8_t *codes, uint32_t count)
+{
+    uint32_t sum = 0;
+    for (uint32_t k = 0; k < count; k++)
+        sum += codes[k];
+    return (int32_t)sum;
+}
+
+/* Four filters at a time; one beyond the last repeats it, and nobody stores the result. */
+HW_INLINE void multiply_all(const hw_op *op, uint32_t stored, uint32_t bits, uint32_t lanes, uint32_t limit)
+{
+    uint32_t *const words = (uint32_t *)(void *)op->scratch;
+    const uint32_t per_word = stored == 3 ? 4 : 32 / stored, row_bytes = hw_row_bytes(op->in_c, stored);
+    const int32_t sum = lanes == 1 ? sum_codes(op->input[0], op->in_c) : arrange(op->input[0], op->in_c, per_word, lanes, words);
+    const int32_t centre = sum * ((1 << bits) - 1);
+    for (uint32_t o = 0; o < op->out_c; o += ROWS) {
+        const uint8_t *rows[ROWS];
+        int32_t totals[ROWS];
+        for (uint32_t i = 0; i < ROWS; i++)
+            rows[i] = op->weights + (uint32_t)hw_smaller((int32_t)(o + i), op->out_c - 1) * row_bytes;
+        if (lanes == 1)
+            multiply_bytes(rows, op->in_c, op->input[0], totals);
+        else
+            multiply_rows(rows, row_bytes, (op->in_c + per_word - 1) / per_word, stored, bits, lanes, limit, words, totals);
+        for (uint32_t i = 0; i < ROWS && o + i < op->out_c; i++)
+            hw_finish(op, o + i, o + i, op->bias[o + i] + 2 * totals[i] - centre);
+    }
+}
+
+HW_INLINE void linear(const hw_op *op, uint32_t bits, uint32_t lanes, uint32_t limit)
+{
+    if (op->stored_bits == 8)
+        multiply_all(op, 8, bits, lanes, limit);
+    else if (op->stored_bits == 4 && bits <= 4)
+        multiply_all(op, 4, bits, lanes, limit);
+    else if (op->stored_bits == 3 && bits <= 3)
+        multiply_all(op, 3, bits, lanes, limit);
+    else if (op->stored_bits == 2 && bits <= 2)
+        multiply_all(op, 2, bits, lanes, limit);
+    else if (bits == 1)
+        multiply_all(op, 1, bits, lanes, limit);
+}
+
+#define HW_LINEAR(W, A) \
+    void hw_linear_w##W##a##A(const hw_op *op); \
+    void hw_linear_w##W##a##A(const hw_op *op) { linear(op, W, HW_LANES(W, A), HW_LIMIT(W, A)); }
+
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a2)
+HW_LINEAR(1, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a4)
+HW_LINEAR(1, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a8)
+HW_LINEAR(1, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a2)
+HW_LINEAR(2, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a4)
+HW_LINEAR(2, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a8)
+HW_LINEAR(2, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a3)
+HW_LINEAR(3, 3)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a4)
+HW_LINEAR(3, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a8)
+HW_LINEAR(3, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a2)
+HW_LINEAR(4, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a4)
+HW_LINEAR(4, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a8)
+HW_LINEAR(4, 8)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a2)
+HW_LINEAR(8, 2)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a4)
+HW_LINEAR(8, 4)
+#endif
+#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a8)
+HW_LINEAR(8, 8)
+#endif
+
+#endif
