@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 
-MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, SHORT_RUN, STRETCH_BYTES, CHANNEL_BYTES = 3, 16, 16, 16384, 8, 16, 8192
+MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, SHORT_RUN, STRETCH_BYTES, CHANNEL_BYTES = 3, 32, 16, 16384, 8, 16, 8192
 FEW_ROWS = 12
 """A depthwise convolution with fewer output rows goes one pixel at a time."""
 FEWEST_PRODUCTS = 16

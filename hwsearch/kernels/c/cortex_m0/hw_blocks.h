@@ -13,7 +13,7 @@
 
 #ifdef HW_CORTEX_M0
 
-enum { MOST_LANES = 8, MOST_FILTERS = 3, MOST_COLUMNS = 16, MOST_ROWS = 16, BLOCK_BYTES = 16384, SHORT_RUN = 8 };
+enum { MOST_LANES = 8, MOST_FILTERS = 3, MOST_COLUMNS = 32, MOST_ROWS = 16, BLOCK_BYTES = 16384, SHORT_RUN = 8 };
 
 typedef struct blocks {
     int32_t in_h, in_w, out_h, out_w;
