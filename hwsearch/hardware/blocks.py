@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 
-MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, SHORT_RUN, STRETCH_BYTES, CHANNEL_BYTES = 3, 32, 16, 16384, 8, 16, 8192
+MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, CHANNEL_BYTES, SHORT_RUN = 3, 32, 16, 16384, 8192, 8
+STRETCH_BYTES, COLUMN_BYTES = 16, 48
 FEW_ROWS = 12
 """A depthwise convolution with fewer output rows goes one pixel at a time."""
 FEWEST_PRODUCTS = 16
@@ -72,7 +73,7 @@ class Blocks:
     def tile_bytes(self) -> int:
         """Packed codes, their sums, and totals of one row of places."""
         row = self.positions * (self.window if self.gathered else self.channels) * 8
-        return self.in_rows * (row + self.positions * self.lanes * 4) + self.columns * self.lanes * MOST_FILTERS * 4
+        return self.in_rows * (row + self.positions * self.lanes * 4) + self.columns * COLUMN_BYTES
 
     def scratch_bytes(self) -> int:
         """The tile, expanded weights of three filters, stretches, one pixel of padding."""
