@@ -210,10 +210,10 @@ def polynomials(op: Op, precision: Precision) -> Polynomials | None:
     """The tiling of a 3x3 convolution of narrow codes; None for others."""
     channels, outputs = op.in_shape[0] // op.groups, op.out_channels // op.groups
     stride = op.stride[0]
-    shape_fits = op.kernel == (3, 3) and op.stride in ((1, 1), (2, 2)) and channels % 4 == 0 and channels <= POLY_MOST_CHANNELS
+    shape_fits = op.kernel == (3, 3) and op.stride in ((1, 1), (2, 2)) and channels % 4 == 0
     widths = (precision.weight_bits, precision.activation_bits)
     found = (_POLYNOMIALS if stride == 1 else _STRIDED).get(widths)
-    if not found or not shape_fits or outputs % 2:
+    if not found or not shape_fits or channels > POLY_MOST_CHANNELS // stride**2 or outputs % 2:
         return None
     pixels, field_bits = found
     most_channels = (2**field_bits - 1) // (9 * (2 ** widths[0] - 1) * (2 ** widths[1] - 1))

@@ -60,7 +60,7 @@ typedef struct poly_tile {
 HW_INLINE int is_polynomial(const hw_op *op, uint32_t stride)
 {
     const uint32_t channels = op->in_c / op->groups, outputs = op->out_c / op->groups;
-    return op->kernel_h == 3 && op->kernel_w == 3 && op->stride_h == stride && op->stride_w == stride && channels % 4 == 0 && channels <= POLY_MOST_CHANNELS && outputs % 2 == 0 && op->out_c % 2 == 0;
+    return op->kernel_h == 3 && op->kernel_w == 3 && op->stride_h == stride && op->stride_w == stride && channels % 4 == 0 && channels <= POLY_MOST_CHANNELS / (stride * stride) && outputs % 2 == 0 && op->out_c % 2 == 0;
 }
 
 HW_APART void make_poly(poly *p, const hw_op *op, uint32_t pixels)
@@ -182,7 +182,7 @@ HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
     const uint32_t pitch = p->pitch;
     for (int32_t r = 0; r < t->rows; r++) {
         const int32_t *sum = p->sums + (uint32_t)r * p->stride * pitch;
-        int32_t *centres = p->centres + r * p->columns, *const end = centres + t->columns;
+        int32_t *centres = p->centres + r * t->columns, *const end = centres + t->columns;
         int32_t before, last;
         if (p->stride == 1) {
             before = t->start ? 0 : sum_rows(sum++, pitch), last = sum_rows(sum++, pitch);
