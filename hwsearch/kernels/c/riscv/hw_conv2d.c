@@ -35,7 +35,8 @@ typedef struct windows {
 
 HW_INLINE uint32_t group_words(uint32_t lanes) { return lanes == 2 ? 2 * QUAD : QUAD; }
 
-/* The same memory as the portable tile takes, cut anew. A gathered window takes at most three codes more than there, for which the
+/* The same memory as the portable tile takes, cut anew: codes that are not split into two words leave room for twice the rows.
+ * A gathered window takes at most three codes more than there, for which the
  * sums and the padding leave room: neither is used then. */
 HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32_t lanes)
 {
@@ -54,11 +55,16 @@ HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32
         s->sums = s->gathered_sums;
     } else {
         const uint32_t pixel_words = t->channels / 4 * words;
+        const uint32_t sums = t->positions * QUAD, block = window / 4 * words;
         s->groups = op->kernel_w * t->channels / 4, s->runs = op->kernel_h;
         s->run_words = t->positions * pixel_words;
         s->column_words = op->stride_w * pixel_words;
         s->row_words = s->runs * s->run_words;
         s->sums = t->sums;
+        if (lanes != 2 && 2 * (uint32_t)s->rows * (s->row_words + sums) + block <= all - t->channels / 4) {
+            s->rows = hw_smaller(2 * s->rows, (t->out_h + QUAD - 1) / QUAD);
+            s->sums = (int32_t *)(void *)t->pixels + (uint32_t)s->rows * s->row_words + block;
+        }
     }
     s->weights = t->pixels + (uint32_t)s->rows * s->row_words;
 }
