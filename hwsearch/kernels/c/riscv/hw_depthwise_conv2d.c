@@ -2,9 +2,10 @@
  *
  * One channel at a time, whose nine weights stay in registers. Each column of three codes is loaded once and multiplied by three
  * columns of weights into the sums of up to three neighbouring outputs. Groups of four channels are copied with their padding, a
- * word per pixel, for as many rows of output at a time as fit the memory that hw_stretches.h takes for two words and sums. The shift that rounding wants is in weights and bias.
+ * word per pixel, for as many rows of output at a time as fit the memory that hw_stretches.h takes for two words and sums. The
+ * shift that rounding wants is in weights and bias.
  *
- * Where nine products stay below 2^15, two rows of outputs are computed at once: codes of two rows share a word, and so do the sums,
+ * Where nine products and the bias, shifted, stay below 2^15, two rows of outputs are computed at once: codes of two rows share a word, and so do the sums,
  *
  *     sum w (q + q' 2^16) = sum w q + 2^16 sum w q',
  *
@@ -123,10 +124,18 @@ HW_APART void strip_of_stride_1(const strip *s)
 #define WRITE_PAIR(SUM) \
     do { \
         const int32_t lower = (int16_t)(SUM), upper = ((SUM) - lower) >> 16; \
-        const uint8_t first = hw_channel_code(&s->channel, bias + lower, max); \
-        const uint8_t second = hw_channel_code(&s->channel, bias + upper, max); \
+        const uint8_t first = hw_channel_code(&s->channel, lower, max); \
+        const uint8_t second = hw_channel_code(&s->channel, upper, max); \
         output[0] = first, output[below] = second, output += stride; \
     } while (0)
+
+#define PAIR_STEP(LAST, SECOND, FIRST) \
+    NEXT_PAIRS(1); \
+    FIRST = both; \
+    ADD_COLUMN(LAST, w2, w5, w8); \
+    ADD_COLUMN(SECOND, w1, w4, w7); \
+    ADD_COLUMN(FIRST, w0, w3, w6); \
+    WRITE_PAIR(LAST)
 
 HW_APART void strip_of_stride_2(const strip *s)
 {
@@ -149,15 +158,16 @@ HW_APART void strip_of_stride_2(const strip *s)
     }
 }
 
-/* Pairs of rows, where nothing must be shifted left. */
+/* Rows in pairs. */
 HW_INLINE void pairs_of_stride(const strip *s, uint32_t step)
 {
     STRIP_VARIABLES;
     const uint32_t below = stride * s->pixels, row_bytes = s->row_bytes;
+    const int32_t both = (int32_t)((uint32_t)bias * 0x10001u);
     for (uint32_t pairs = s->rows / 2; pairs; pairs--, row += 2 * s->down, output += below) {
         const uint8_t *const rows[5] = {row, row + row_bytes, row + 2 * row_bytes, row + 3 * row_bytes, row + 4 * row_bytes};
         uint32_t at = 0, q0, q1, q2;
-        int32_t a = 0, b = 0, c = 0;
+        int32_t a = both, b = both, c;
         NEXT_PAIRS(step);
         ADD_COLUMN(a, w0, w3, w6);
         if (step == 1) {
@@ -165,23 +175,26 @@ HW_INLINE void pairs_of_stride(const strip *s, uint32_t step)
             ADD_COLUMN(a, w1, w4, w7);
             ADD_COLUMN(b, w0, w3, w6);
         }
-        for (uint32_t left = s->pixels; left; left--) {
-            NEXT_PAIRS(step);
+        for (uint32_t left = s->pixels;;) {
             if (step == 1) {
-                c = 0;
-                ADD_COLUMN(a, w2, w5, w8);
-                ADD_COLUMN(b, w1, w4, w7);
-                ADD_COLUMN(c, w0, w3, w6);
-                WRITE_PAIR(a);
-                a = b, b = c;
+                PAIR_STEP(a, b, c);
+                if (--left == 0)
+                    break;
+                PAIR_STEP(b, c, a);
+                if (--left == 0)
+                    break;
+                PAIR_STEP(c, a, b);
             } else {
+                NEXT_PAIRS(2);
                 ADD_COLUMN(a, w1, w4, w7);
-                NEXT_PAIRS(step);
+                NEXT_PAIRS(2);
                 ADD_COLUMN(a, w2, w5, w8);
                 WRITE_PAIR(a);
-                a = 0;
+                a = both;
                 ADD_COLUMN(a, w0, w3, w6);
             }
+            if (--left == 0)
+                break;
         }
     }
 }
@@ -206,7 +219,7 @@ HW_APART void strip_slowly(const hw_op *op, const strip *s, const int16_t *taps,
 }
 
 /* One channel's outputs from row `y` on. */
-HW_INLINE void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits, int in_pairs, uint32_t rows, uint32_t y, uint32_t c)
+HW_INLINE void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits, uint32_t largest, uint32_t rows, uint32_t y, uint32_t c)
 {
     const int16_t *taps = (const int16_t *)(const void *)t->weights + 9 * c;
     strip s; /* filled one by one: an initializer would clear it first */
@@ -221,7 +234,8 @@ HW_INLINE void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits
     s.bias = hw_raise(s.channel.bias, &s.channel);
     for (uint32_t k = 0; k < 9; k++)
         s.w[k] = hw_raise(taps[k], &s.channel);
-    if (in_pairs && op->stride_h == op->stride_w && s.channel.left == 0) {
+    const uint32_t sum = largest + hw_magnitude(s.channel.bias);
+    if (sum < 32768u >> s.channel.left && op->stride_h == op->stride_w) {
         if (op->stride_w == 1)
             pairs_of_stride_1(&s);
         else
@@ -234,7 +248,7 @@ HW_INLINE void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits
         strip_of_stride_2(&s);
 }
 
-HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, int in_pairs)
+HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, uint32_t largest)
 {
     if (op->kernel_h != 3 || op->kernel_w != 3 || op->stride_w > 2) {
         depthwise_by_stretches(op, bits);
@@ -249,13 +263,13 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, int in_pairs)
         for (uint32_t c = 0; c < op->in_c; c++) {
             if (c % 4 == 0)
                 copy_words(op, &s, y * op->stride_h - op->pad_h, c);
-            convolve_channel(op, &s, bits, in_pairs, (uint32_t)hw_smaller(s.rows, op->out_h - y), (uint32_t)y, c);
+            convolve_channel(op, &s, bits, largest, (uint32_t)hw_smaller(s.rows, op->out_h - y), (uint32_t)y, c);
         }
 }
 
 #define HW_DEPTHWISE_CONV2D(W, A) \
     void hw_depthwise_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_conv2d(op, W, 9u * HW_LARGEST(W, A) < 32768u); }
+    void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_conv2d(op, W, 9u * HW_LARGEST(W, A)); }
 
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a2)
 HW_DEPTHWISE_CONV2D(1, 2)
