@@ -46,11 +46,13 @@ class Provenance(StrEnum):
     """Derived from cited published numbers of whole networks: an emulation or a sum of loops fitted to them."""
     PUBLISHED = "published"
     DATASHEET = "datasheet"
+    MODELLED = "modelled"
+    """The code that ships, emulated, under a model of the core that was not held against one: right in kind, not in number."""
 
     @property
     def needs_run(self) -> bool:
         """Whether such a row must name a run that `runs.jsonl` records."""
-        return self in (Provenance.MEASURED, Provenance.EMULATED, Provenance.CALIBRATED)
+        return self in (Provenance.MEASURED, Provenance.EMULATED, Provenance.CALIBRATED, Provenance.MODELLED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class Instruction:
     `address_registers` are read to form an address, `shifted` are read through the shifter, `accumulates` are what a
     multiplication adds to; `loads` is what a single load writes; `n_registers` counts the words a multiple transfers;
     `is_store` tells STRD and STM from LDRD and LDM; `ends_flow` is true if it may write the program counter; `target` is where a
-    direct branch leads.
+    direct branch leads; `form` is AArch64's finer kind (see aarch64.py).
     """
 
     address: int
@@ -54,6 +54,7 @@ class Instruction:
     is_store: bool = False
     ends_flow: bool = False
     target: int | None = None
+    form: str = ""
 
     @property
     def is_unaligned_fetch(self) -> bool:

@@ -62,13 +62,16 @@ class Target(Protocol):
 
     name: ClassVar[str]
     unit: ClassVar[str]
-    provenance: ClassVar[Provenance]
     workers: ClassVar[int]
     """How many processes may time at once without disturbing each other; 0 is as many as there are cores."""
 
     @property
     def compiler(self) -> Compiler:
         """What builds the kernels."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where its counts come from."""
 
     def code_bytes(self, function: Kernel) -> int:
         """Bytes of machine code and constants of one kernel, without what the compiler's library adds."""
@@ -154,13 +157,17 @@ class EmulatorTarget:
 
     name: ClassVar[str] = EMULATOR
     unit: ClassVar[str] = "cycles"
-    provenance: ClassVar[Provenance] = Provenance.EMULATED
     workers: ClassVar[int] = 0
 
     compiler: Compiler
     flash: FlashTiming
     timing: CoreTiming = CORTEX_M4
     watch_alignment: bool = False
+
+    @property
+    def provenance(self) -> Provenance:
+        """A model of pipelines is held to no silicon."""
+        return Provenance.MODELLED if self.timing.pipeline else Provenance.EMULATED
 
     def core(self, function: Kernel) -> EmulatedCore:
         """The emulated core that holds one kernel and nothing else."""

@@ -20,6 +20,8 @@ Cycles per instruction; `CORES` below holds the numbers that a word in the table
 The ESP32-C3 (RV32IMC, four stages in order, one instruction at a time) has a short table: everything 1, but a load whose
 result the next instruction reads 1 more, a taken branch, jump, call or return `refill` more, and DIV, REM `divide`.
 
+The Cortex-A53 and A72 are priced block by block by `pipelines.py`, which has a table and sources of its own.
+
 Sources. M4: Arm's public Technical Reference Manual (100166, table 3-1 and its load/store timings); two rules are not in it,
 others found them by measuring: a taken branch to a 32-bit instruction that is not word-aligned costs 1 more, and so does a run
 of three or more such instructions. M33: Arm publishes no table; the M4's is used as it is. M0+: recalled from its manual (DDI
@@ -39,6 +41,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import ProfileError
+from hwsearch.kernels import pipelines
+from hwsearch.kernels.aarch64 import AARCH64
 from hwsearch.kernels.architecture import Architecture
 from hwsearch.kernels.dual_issue import issue_costs
 from hwsearch.kernels.instructions import DATA_PROCESSING, Instruction, Kind
@@ -55,7 +59,7 @@ class CoreTiming:
     `processor` is the core's name for compilers, `model` unicorn's; `load_use` is what an instruction straight after a load takes
     more if it reads the result; `pairs_loads` says whether a load behind a load takes 1 cycle less and an
     address straight from the data-processing instruction before 1 more; `call` is what BL, and `loaded_counter` what a loaded
-    program counter, takes besides `refill`.
+    program counter, takes besides `refill`; `pipeline` names a core of `pipelines.py` where that decides all.
     """
 
     name: str
@@ -74,6 +78,7 @@ class CoreTiming:
     call: int = 0
     loaded_counter: int = 0
     dual_issue: bool = False
+    pipeline: str = ""
 
 
 CORTEX_M4 = CoreTiming(
@@ -123,6 +128,30 @@ ESP32_C3 = CoreTiming(
     validity="not validated: costs assumed, no published cycle count compared",
 )
 
+_MODELLED = "a model of issue alone, without caches, fetch and mispredicted branches; not compared with a board"
+CORTEX_A53 = CoreTiming(
+    name="Cortex-A53, units and latencies of LLVM's model",
+    processor="aarch64",
+    model="UC_CPU_ARM64_A53",
+    architecture=AARCH64,
+    refill=0,
+    divide=0,
+    unaligned_fetch=0,
+    pipeline="Cortex-A53",
+    validity=_MODELLED,
+)
+CORTEX_A72 = CoreTiming(
+    name="Cortex-A72, units and latencies of LLVM's model",
+    processor="aarch64",
+    model="UC_CPU_ARM64_A72",
+    architecture=AARCH64,
+    refill=0,
+    divide=0,
+    unaligned_fetch=0,
+    pipeline="Cortex-A72",
+    validity=_MODELLED,
+)
+
 _M0PLUS_VALIDITY = "not validated: costs recalled from the manual, no published cycle count compared"
 CORTEX_M0PLUS = CoreTiming(
     name="Cortex-M0+, DDI 0484 costs as recalled, multiplier of 1 cycle",
@@ -160,6 +189,8 @@ CORES = {
     "Cortex-M0+": CORTEX_M0PLUS,
     "Cortex-M0+ with 32-cycle multiplier": CORTEX_M0PLUS_SMALL,
     "ESP32-C3": ESP32_C3,
+    "Cortex-A53": CORTEX_A53,
+    "Cortex-A72": CORTEX_A72,
 }
 """Cycle models by the name that a profile's `[device] core` gives."""
 
@@ -229,13 +260,21 @@ class CodeCosts:
 
     def add(self, instructions: list[Instruction], code_start: int, timing: CoreTiming) -> None:
         """Fill in a straight stretch of code."""
-        in_line, entered = issue_costs(instructions, timing.divide) if timing.dual_issue else _single_issue(instructions, timing)
+        in_line, entered = _costs(instructions, timing)
         for instruction, following, arriving in zip(instructions, in_line, entered, strict=True):
             index = (instruction.address - code_start) // 2
             self.starts[index] = 1
             self.in_line[index] = following
             self.entered[index] = arriving
             self.taken[index] = _taken(instruction, timing) if instruction.ends_flow else 0
+
+
+def _costs(instructions: list[Instruction], timing: CoreTiming) -> tuple[list[int], list[int]]:
+    """Cycles of each instruction after the one before it, and after a taken branch."""
+    if timing.pipeline:
+        costs = pipelines.issue_costs(instructions, pipelines.PIPELINES[timing.pipeline])
+        return costs, costs
+    return issue_costs(instructions, timing.divide) if timing.dual_issue else _single_issue(instructions, timing)
 
 
 def _taken(instruction: Instruction, timing: CoreTiming) -> int:

@@ -7,6 +7,7 @@ and loops are aligned, so that cycles do not move with the order in which functi
 import hashlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ CORTEX_M4 = "cortex-m4"
 CORTEX_M_TARGETS = (CORTEX_M4, "cortex-m33", "cortex-m7", "cortex-m0plus")
 RISCV_TARGETS = {"rv32imc": ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c")}
 """RISC-V cores without an operating system, and what tells the compiler which one."""
+AARCH64_TARGETS = {"aarch64": ("-target", "aarch64-freestanding-none")}
+"""64-bit Arm cores, any: what is timed is what a Linux computer is given."""
 LINUX_TARGETS = {"linux-aarch64": "aarch64-linux-gnu.2.28", "linux-x86_64": "x86_64-linux-gnu.2.28"}
 """Other computers, by `uname`, and the compiler's name for them; 2.28 is the oldest C library that what is built runs with."""
 
@@ -54,6 +57,8 @@ def _flags(target: str, style: str) -> tuple[str, ...]:
     processor: tuple[str, ...]
     if target in RISCV_TARGETS:
         processor = (*RISCV_TARGETS[target], *_ZIG)
+    elif target in AARCH64_TARGETS:
+        processor = (*AARCH64_TARGETS[target], *_ZIG)
     elif style == "gcc":
         processor = (f"-mcpu={target}", "-mthumb", "-mfloat-abi=soft", "-fno-tree-loop-distribute-patterns")
     else:
@@ -124,7 +129,7 @@ def find_compiler(target: str, prefer: str | None = None) -> Compiler:
     >>> find_compiler("host").target
     'host'
     """
-    known = (HOST, *CORTEX_M_TARGETS, *RISCV_TARGETS, *LINUX_TARGETS)
+    known = (HOST, *CORTEX_M_TARGETS, *RISCV_TARGETS, *AARCH64_TARGETS, *LINUX_TARGETS)
     if target not in known:
         raise ToolchainError(f"A target must be one of {', '.join(known)}, but found {target!r}; choose one of them.")
     for name in (prefer,) if prefer else _candidates(target):
@@ -141,7 +146,7 @@ def find_compiler(target: str, prefer: str | None = None) -> Compiler:
 
 
 def _candidates(target: str) -> tuple[str, ...]:
-    if target in LINUX_TARGETS or target in RISCV_TARGETS:
+    if target in LINUX_TARGETS or target in RISCV_TARGETS or target in AARCH64_TARGETS:
         return ("ziglang",)
     if target in CORTEX_M_TARGETS:
         return ("arm-none-eabi-gcc", "ziglang")
@@ -179,7 +184,8 @@ def build_elf(
 ) -> Path:
     """Link an image without an operating system at `out`: code and constants in flash, variables in RAM, no start-up code.
 
-    `keep` names the functions that will be called; what they do not reach is left out.
+    `keep` names the functions that will be called; what they do not reach is left out. Each source is compiled alone and kept,
+    so that packages which share kernels build them once.
 
     Raises:
         ToolchainError: the compiler refuses the sources.
@@ -189,7 +195,12 @@ def build_elf(
     # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
     linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
     linking += [] if compiler.name == "ziglang" else ["-nostartfiles"]
-    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources), *linking], out, compiler)
+    options = _options(compiler, includes, macros)
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [Path(folder) / f"{number}.o" for number in range(len(sources))]
+        for source, compiled in zip(sources, objects, strict=True):
+            _build([source], includes, [*options, "-c", str(source)], compiled, compiler)
+        return _build(objects, (), [*compiler.flags, *map(str, objects), *linking], out, compiler)
 
 
 def build_shared(
@@ -222,7 +233,7 @@ def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequenc
     """Run the compiler, unless it built exactly this before."""
     places = {*map(str, sources), *(f"-I{folder}" for folder in includes)}  # what is built does not depend on where it lies
     options = [argument for argument in arguments if argument not in places]
-    key = _content_key(compiler, options, [*sources, *_headers(sources, includes)])
+    key = _content_key(compiler, options, _read(sources, includes))
     built = cache_folder() / "build" / f"{key}{out.suffix}"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
@@ -235,10 +246,22 @@ def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequenc
     return out
 
 
-def _headers(sources: Sequence[Path], includes: Sequence[Path]) -> list[Path]:
-    """Every file that a source could include by name: those beside it and those in the include folders."""
-    folders = {source.parent for source in sources} | set(includes)
-    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".h", ".c", ".inc"))
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"\n]+)[>"]', re.MULTILINE)
+
+
+def _read(sources: Sequence[Path], includes: Sequence[Path]) -> list[Path]:
+    """The sources and every file that they may include, through others too, whatever is switched on."""
+    found = dict.fromkeys(sources)
+    waiting = list(sources)
+    while waiting:
+        file = waiting.pop()
+        for name in _INCLUDE.findall(file.read_bytes()):
+            for folder in (file.parent, *includes):
+                path = folder / name.decode()
+                if path.is_file() and path not in found:
+                    found[path] = None
+                    waiting.append(path)
+    return list(found)
 
 
 def _content_key(compiler: Compiler, arguments: Sequence[str], files: Sequence[Path]) -> str:

@@ -17,10 +17,24 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
-from hwsearch.kernels.catalogue import ALL_PRECISIONS, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.catalogue import (
+    ALL_PRECISIONS,
+    C_FOLDER,
+    WIDTHS,
+    all_kernels,
+    all_sources,
+    arguments,
+    kernel,
+    op_bytes,
+    pack_weights,
+    scratch_bytes,
+)
+from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 from hwsearch.kernels.remote import _timing_program
-from hwsearch.kernels.toolchain import find_compiler
+from hwsearch.kernels.targets import INCLUDES
+from hwsearch.kernels.timing import CORTEX_A72, NO_WAIT
+from hwsearch.kernels.toolchain import build_elf, find_compiler
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 GUARD, FILL, REPEATS = bytes([0xA5]) * 64, 0xA5, 3
@@ -92,7 +106,30 @@ def qemu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
     process.communicate()
 
 
-BOARDS = [pytest.param("qemu", marks=pytest.mark.skipif(QEMU is None, reason="no qemu-aarch64 is installed (Debian: qemu-user)"))]
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Board:
+    program = build_elf(
+        [C_FOLDER / source for source in all_sources()],
+        out=tmp_path_factory.mktemp("emulated") / "kernels.elf",
+        compiler=find_compiler(CORTEX_A72.processor),
+        includes=INCLUDES,
+        keep=[function.symbol for function in all_kernels()],
+    )
+    core = EmulatedCore(program, core=replace(CORTEX_A72, pipeline=""), flash=NO_WAIT)
+
+    def run(case: Case) -> bytes:
+        core.release()
+        start = core.reserve(0)
+        arena = Arena(case, start)
+        assert core.place(bytes(arena.data)) == start
+        core.call(kernel(case.op, case.precision).symbol, arena.op_at)
+        return arena.output(case, core.read(start + arena.written_at, len(arena.data) - arena.written_at))
+
+    return run
+
+
+NO_QEMU = "no qemu-aarch64 is installed (Debian: qemu-user)"
+BOARDS = ["emulated", pytest.param("qemu", marks=pytest.mark.skipif(QEMU is None, reason=NO_QEMU))]
 
 
 @pytest.fixture(params=BOARDS)

@@ -79,10 +79,10 @@ def enter_stretch(out: Listing, at: dict[str, int]) -> None:
     out(f"ldr.w lr, [sp, #{at['stretch']}]", "ldr pc, [lr, #-4]")
 
 
-def stretch_loop(name: str, unroll: int, step: int, places: tuple[int, int, int, int]) -> str:
-    """A `stretch_loop` of hw_cortex_m.h; `places` as in there, from the start of the function."""
-    numbers = ", ".join(str(number) for number in (unroll, step, *places))
-    return f"__attribute__((unused)) static const struct stretch_loop {name}_loop = {{{name}, {numbers}}};\n"
+def loop_record(kind: str, name: str, *numbers: int) -> str:
+    """What C knows of a loop: a `struct kind` that holds the function and these numbers."""
+    values = ", ".join(str(number) for number in numbers)
+    return f"__attribute__((unused)) static const struct {kind} {name}_loop = {{{name}, {values}}};\n"
 
 
 def field(out: Listing, to: str, low: str, high: str, bit: int, width: int) -> None:

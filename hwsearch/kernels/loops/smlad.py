@@ -11,8 +11,8 @@ from hwsearch.kernels.loops.listing import (
     enter,
     first_stretch,
     leave,
+    loop_record,
     next_stretch,
-    stretch_loop,
 )
 
 SMLAD_UNROLL = 12
@@ -51,8 +51,7 @@ def smlad() -> str:
         smlad_step(out, i)
     next_stretch(out, at)
     out.note("all sums are complete")
-    done = out.size
-    out(f"ldr.w lr, [sp, #{at['raw']}]", "cmp.w lr, #0", "bne.w 4f")
+    finish = out.size
     finish_pairs(out, at)
     out.note("the next pixel of each lane")
     out(
@@ -60,12 +59,12 @@ def smlad() -> str:
         "add.w r0, r0, r1", "subs.w r2, r2, #1", f"str.w r0, [sp, #{at['pixels']}]", f"str.w r2, [sp, #{at['count']}]",
         "bne.w 1b", "b.w 5f",
     )  # fmt: skip
-    out.label(4)
-    out("stm.w lr, {r4-r11}")
+    raw = out.size
+    out(f"ldr.w lr, [sp, #{at['raw']}]", "stm.w lr, {r4-r11}")
     out.label(5)
     leave(out, words)
     text = out.function("hw_smlad_pixels", "Pixels of two lanes times four filters; `struct smlad_call` is its argument.")
-    return text + stretch_loop("hw_smlad_pixels", SMLAD_UNROLL, SMLAD_STEP, (loop, done, done, done))
+    return text + loop_record("stretch_loop", "hw_smlad_pixels", SMLAD_UNROLL, SMLAD_STEP, loop, raw, raw, finish, finish, raw)
 
 
 def finish_pairs(out: Listing, at: dict[str, int]) -> None:

@@ -1,6 +1,7 @@
 """4 pixels x 4 or 6 filters by UMLAL: products of packed words, whose fields are emptied before they overflow."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from hwsearch.kernels.loops.listing import (
     SCALE,
@@ -13,8 +14,8 @@ from hwsearch.kernels.loops.listing import (
     field,
     first_stretch,
     leave,
+    loop_record,
     next_stretch,
-    stretch_loop,
 )
 
 UMLAL_CALL = (
@@ -53,34 +54,119 @@ def empty_fields(out: Listing, layout: tuple[int, int, int, int], totals: int, a
     out(*(f"mov.w {register}, #0" for register in SUMS))
 
 
-def scale_totals(out: Listing, at: dict[str, int], filters: int, totals: int, codes: int) -> None:
-    """Totals to codes of 8 bits on the stack, filter by filter."""
-    out(f"ldr.w r0, [sp, #{at['centres']}]", *(f"ldr.w r{4 + p}, [r0, #{4 * p}]" for p in range(4)))
-    out("add.w r0, r0, #16", f"str.w r0, [sp, #{at['centres']}]", f"ldr.w r0, [sp, #{at['scales']}]")
-    for f in range(2 * filters):
-        out(*(f"ldr.w {register}, [r0, #{SCALE * f + 4 * i}]" for i, register in enumerate(("r8", "r9", "r10", "r11"))))
-        pixels = ("r1", "r2", "r3", "r12")
-        out(*(f"ldr.w {register}, [sp, #{totals + 16 * f + 4 * p}]" for p, register in enumerate(pixels)))
-        for p, register in enumerate(pixels):
-            out(f"sub.w lr, r8, r{4 + p}", f"add.w {register}, lr, {register}, lsl #1")
-        out(f"ldr.w lr, [r0, #{SCALE * f + 16}]", *(f"lsl.w {register}, {register}, lr" for register in pixels))
-        for instruction in ("smmla {0}, {0}, r9, r10", "asr.w {0}, {0}, r11", "usat {0}, #8, {0}"):
-            out(*(instruction.format(register) for register in pixels))
-        out(*(f"strb.w {register}, [sp, #{codes + 8 * p + f}]" for p, register in enumerate(pixels)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """Where things lie on the stack: the call, totals[filter][pixel], centres[pixel], scales[filter], codes[pixel][8]."""
+
+    at: dict[str, int]
+    totals: int
+    centres: int
+    scales: int
+    codes: int
+
+    @property
+    def words(self) -> int:
+        return self.codes // 4 + 8
+
+    @classmethod
+    def of(cls, filters: int) -> "Frame":
+        names = (*UMLAL_CALL, "ends", "stretch")
+        totals = 4 * len(names)
+        centres = totals + 4 * 8 * filters
+        scales = centres + 4 * 4
+        return cls(
+            at={name: 4 * i for i, name in enumerate(names)}, totals=totals, centres=centres, scales=scales,
+            codes=scales + SCALE * 2 * filters,
+        )  # fmt: skip
 
 
-def store_totals(out: Listing, at: dict[str, int], filters: int, codes: int) -> None:
-    """Codes from the stack to the output, pixel by pixel."""
+def copy_scales(out: Listing, frame: Frame, filters: int) -> None:
+    out(f"ldr.w r0, [sp, #{frame.at['scales']}]", f"add.w r1, sp, #{frame.scales}")
+    left = SCALE // 4 * 2 * filters
+    while left:
+        listed = "{r4-r" + str(3 + min(left, 8)) + "}"
+        out(f"ldm.w r0!, {listed}", f"stm.w r1!, {listed}")
+        left -= min(left, 8)
+
+
+def finish_pixels(out: Listing, frame: Frame, layout: tuple[int, int, int, int], added: bool) -> None:
+    """All fields of four sums, and what was emptied before if `added`, to codes, and those to the output."""
+    filters, at = layout[0], frame.at
+    out(f"ldr.w lr, [sp, #{at['centres']}]", "ldm.w lr!, {r0-r3}", f"str.w lr, [sp, #{at['centres']}]")
+    out(*(f"str.w r{p}, [sp, #{frame.centres + 4 * p}]" for p in range(4)))
+    for half in range(2):
+        sums = SUMS[4 * half : 4 * half + 4]
+        free = SUMS[:4] if half and filters == 2 else ("r0", "r1", "r2", "r3")
+        last = (half + 1) * filters - 1
+        for f in range(half * filters, last - 1):
+            scale_group(out, frame, layout, {f: free}, sums, added)
+        scale_group(out, frame, layout, {last - 1: free, last: sums}, sums, added)
+        if filters == 2 and half == 0:
+            out(*(f"orr.w r{p}, r{p}, {sums[p]}, lsl #8" for p in range(4)))
+    if filters == 2:
+        out(*(f"orr.w r{p}, r{p}, {SUMS[p]}, lsl #16" for p in range(4)))
+        out(*(f"orr.w r{p}, r{p}, {SUMS[4 + p]}, lsl #24" for p in range(4)))
+        out(*(f"ldr.w r{4 + p}, [sp, #{at[f'out{p}']}]" for p in range(4)))
+        out(f"ldr.w r8, [sp, #{at['max']}]", f"ldr.w r9, [sp, #{at['out_step']}]")
+        for p in range(4):
+            out(f"usub8 lr, r{p}, r8", f"sel r{p}, r8, r{p}")
+        out(*(f"str.w r{p}, [r{4 + p}, #0]" for p in range(4)), *(f"add.w r{4 + p}, r{4 + p}, r9" for p in range(4)))
+        out(*(f"str.w r{4 + p}, [sp, #{at[f'out{p}']}]" for p in range(4)))
+    else:
+        store_codes(out, frame)
+    out.note("the next pixel of each lane")
+    out(
+        f"ldr.w r0, [sp, #{at['pixels']}]", f"ldr.w r1, [sp, #{at['pixel_step']}]", f"ldr.w r2, [sp, #{at['count']}]",
+        "add.w r0, r0, r1", "subs.w r2, r2, #1", f"str.w r0, [sp, #{at['pixels']}]", f"str.w r2, [sp, #{at['count']}]",
+        "bne.w 1b", "b.w 8f",
+    )  # fmt: skip
+
+
+Quad = tuple[str, ...]
+
+
+def scale_group(
+    out: Listing, frame: Frame, layout: tuple[int, int, int, int], group: dict[int, Quad], sums: Quad, added: bool
+) -> None:
+    """Codes of filters of one word, four pixels each in their registers; the word's last filter may take those of the sums."""
+    filters, width, pixel_shift, filter_shift = layout
+    for f, registers in group.items():
+        for p, register in enumerate(registers):
+            field(out, register, sums[p // 2 * 2], sums[p // 2 * 2 + 1], f % filters * filter_shift + p % 2 * pixel_shift, width)
+    for first in (0, 2):
+        for f, registers in group.items():
+            if added:
+                slot = frame.totals + 16 * f + 4 * first
+                out(f"ldr.w r12, [sp, #{slot}]", f"ldr.w lr, [sp, #{slot + 4}]")
+                out(
+                    f"add.w {registers[first]}, {registers[first]}, r12",
+                    f"add.w {registers[first + 1]}, {registers[first + 1]}, lr",
+                )
+        out(f"ldr.w r12, [sp, #{frame.centres + 4 * first}]", f"ldr.w lr, [sp, #{frame.centres + 4 * first + 4}]")
+        for registers in group.values():
+            for register, centre in zip(registers[first : first + 2], ("r12", "lr"), strict=True):
+                out(f"rsb.w {register}, {centre}, {register}, lsl #1")
+    for f, registers in group.items():
+        bias, multiplier, offset, shift, left = (frame.scales + SCALE * f + 4 * i for i in range(5))
+        out(f"ldr.w r12, [sp, #{left}]", f"ldr.w lr, [sp, #{bias}]")
+        out(*(f"mla {register}, {register}, r12, lr" for register in registers))
+        out(f"ldr.w r12, [sp, #{multiplier}]", f"ldr.w lr, [sp, #{offset}]")
+        out(*(f"smmla {register}, {register}, r12, lr" for register in registers))
+        out(f"ldr.w r12, [sp, #{shift}]", *(f"asr.w {register}, {register}, r12" for register in registers))
+        out(*(f"usat {register}, #8, {register}" for register in registers))
+        if filters == 3:
+            out(*(f"strb.w {register}, [sp, #{frame.codes + 8 * p + f}]" for p, register in enumerate(registers)))
+
+
+def store_codes(out: Listing, frame: Frame) -> None:
+    """Codes of up to six filters from the stack to the output, pixel by pixel."""
+    at = frame.at
     out(*(f"ldr.w r{p}, [sp, #{at[f'out{p}']}]" for p in range(4)), f"ldr.w r12, [sp, #{at['max']}]")
-    words = 1 if filters == 2 else 2
-    out(*(f"ldr.w r{4 + words * p + i}, [sp, #{codes + 8 * p + 4 * i}]" for p in range(4) for i in range(words)))
-    for register in range(4, 4 + 4 * words):
+    out(*(f"ldr.w r{4 + 2 * p + i}, [sp, #{frame.codes + 8 * p + 4 * i}]" for p in range(4) for i in range(2)))
+    for register in range(4, 12):
         out(f"usub8 lr, r{register}, r12", f"sel r{register}, r12, r{register}")
     out(f"ldr.w r12, [sp, #{at['out_step']}]")
-    if filters == 2:
-        out(*(f"str.w r{4 + p}, [r{p}, #0]" for p in range(4)))
-    else:
-        store_halves(out, at)
+    store_halves(out, at)
     out(*(f"add.w r{p}, r{p}, r12" for p in range(4)), *(f"str.w r{p}, [sp, #{at[f'out{p}']}]" for p in range(4)))
 
 
@@ -97,13 +183,11 @@ def store_halves(out: Listing, at: dict[str, int]) -> None:
 def umlal(name: str, layout: tuple[int, int, int, int], comment: str) -> str:
     """4 pixels x 2F filters; sums r4:r5 of A0 W0, r6:r7 of A1 W0, r8:r9 of A0 W1, r10:r11 of A1 W1."""
     filters = layout[0]
-    names = (*UMLAL_CALL, "ends", "stretch")
-    at = {entry: 4 * i for i, entry in enumerate(names)}
-    totals = 4 * len(names)
-    codes = totals + 4 * 8 * filters
-    words = codes // 4 + 8
+    frame = Frame.of(filters)
+    at = frame.at
     out = Listing()
-    enter(out, len(UMLAL_CALL), words)
+    enter(out, len(UMLAL_CALL), frame.words)
+    copy_scales(out, frame, filters)
     out.label(1)
     out.note("a pixel of each lane")
     first_stretch(out, at, *(f"mov.w {register}, #0" for register in SUMS))
@@ -114,27 +198,25 @@ def umlal(name: str, layout: tuple[int, int, int, int], comment: str) -> str:
     next_stretch(out, at)
     out.note("fields are stored, or added")
     store = out.size
-    empty_fields(out, layout, totals, add=False)
+    empty_fields(out, layout, frame.totals, add=False)
     enter_stretch(out, at)
     add = out.size
-    empty_fields(out, layout, totals, add=True)
+    empty_fields(out, layout, frame.totals, add=True)
     enter_stretch(out, at)
-    done = out.size
-    out(f"ldr.w lr, [sp, #{at['raw']}]", "cmp.w lr, #0", "bne.w 7f")
-    scale_totals(out, at, filters, totals, codes)
-    store_totals(out, at, filters, codes)
-    out.note("the next pixel of each lane")
-    out(
-        f"ldr.w r0, [sp, #{at['pixels']}]", f"ldr.w r1, [sp, #{at['pixel_step']}]", f"ldr.w r2, [sp, #{at['count']}]",
-        "add.w r0, r0, r1", "subs.w r2, r2, #1", f"str.w r0, [sp, #{at['pixels']}]", f"str.w r2, [sp, #{at['count']}]",
-        "bne.w 1b", "b.w 8f",
-    )  # fmt: skip
-    out.label(7)
+    out.note("all is complete: these are the first fields, or they are added")
+    finish = out.size
+    finish_pixels(out, frame, layout, added=False)
+    finish_added = out.size
+    finish_pixels(out, frame, layout, added=True)
+    out.note("all is complete, but finished elsewhere")
+    raw = out.size
+    out(f"ldr.w lr, [sp, #{at['raw']}]")
     for i in range(8 * filters):
-        out(f"ldr.w r2, [sp, #{totals + 4 * i}]", f"str.w r2, [lr, #{4 * i}]")
+        out(f"ldr.w r2, [sp, #{frame.totals + 4 * i}]", f"str.w r2, [lr, #{4 * i}]")
     out.label(8)
-    leave(out, words)
-    return out.function(name, comment) + stretch_loop(name, UMLAL_UNROLL, UMLAL_STEP, (loop, store, add, done))
+    leave(out, frame.words)
+    places = (loop, store, add, finish, finish_added, raw)
+    return out.function(name, comment) + loop_record("stretch_loop", name, UMLAL_UNROLL, UMLAL_STEP, *places)
 
 
 LAYOUTS = {

@@ -111,7 +111,7 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
     const uint32_t outputs = op->out_c / op->groups, row_bytes = strip_row_words(&s, op, s.columns) * 4;
     const uint32_t step = s.gathered ? s.window * 4 : op->stride_w * (s.paired ? s.given * 8 : s.channels * 4);
     const int quick = op->out_c % 4 == 0 && outputs % 4 == 0 && hw_is_quick(op, largest);
-    plan_stretches(&s, &hw_smlad_pixels_loop, s.run / 2, row_bytes, 8, 16);
+    plan_stretches(&s, &hw_smlad_pixels_loop, s.run / 2, row_bytes, 8, 16, quick);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < s.out_h; y0 += s.rows)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
@@ -256,7 +256,7 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
     const uint32_t outputs = op->out_c / op->groups, row_bytes = strip_row_words(&s, op, s.columns) * 4;
     const uint32_t step = (s.gathered ? s.window : op->stride_w * s.channels) * 8, aligned = filters == 2 ? 4 : 2;
     const int quick = op->out_c % aligned == 0 && outputs % aligned == 0 && hw_is_quick(op, largest);
-    plan_stretches(&s, loop, s.run, row_bytes, 8, 8);
+    plan_stretches(&s, loop, s.run, row_bytes, 8, 8, quick);
     for (uint32_t group = 0; group < op->groups; group++)
         for (int32_t y0 = 0; y0 < s.out_h; y0 += s.rows)
             for (int32_t x0 = 0; x0 < s.out_w; x0 += s.columns) {
@@ -269,6 +269,10 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2 * filters) {
                     filter_block block;
                     begin_block(&block, op, o, (group + 1) * outputs, 2 * filters, quick);
+                    for (uint32_t f = 0; f < 2 * filters && quick; f++) { /* as the loop takes them: to multiply by a power of two and add */
+                        block.scales[f].bias = (int32_t)((uint32_t)block.scales[f].bias << block.scales[f].left);
+                        block.scales[f].left = 1 << block.scales[f].left;
+                    }
                     expand_words(&s, op, &block, filters, bits, shift);
                     for (int32_t r = 0; r < rows; r++) {
                         const uint32_t pixels = hw_address(s.pixels) + (uint32_t)r * op->stride_h * row_bytes;
@@ -291,40 +295,40 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
             conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, &LOOP##_loop); \
     }
 #define POLY_LIMIT(SHIFT, W, A) (((1u << (SHIFT)) - 1u) / (9u * ((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
-#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP, UNROLL) conv2d_polynomial(op, W, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), UNROLL, LOOP)
+#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
 
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
-HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns, POLY_UNROLL_S10_K4_TURNS))
+HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
-HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 4, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
+HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 4, 13, 3, hw_poly_s13_k3_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
-HW_NARROW(1, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 8, 15, 2, hw_poly_s15_k2_turns, POLY_UNROLL_S15_K2_TURNS))
+HW_NARROW(1, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 8, 15, 2, hw_poly_s15_k2_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
-HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4, POLY_UNROLL_S10_K4))
+HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
-HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
+HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 13, 3, hw_poly_s13_k3_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
-HW_NARROW(2, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 8, 15, 2, hw_poly_s15_k2, POLY_UNROLL_S15_K2))
+HW_NARROW(2, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 8, 15, 2, hw_poly_s15_k2))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
-HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 3, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
+HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 3, 13, 3, hw_poly_s13_k3_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
-HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 4, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
+HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 4, 13, 3, hw_poly_s13_k3_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
 HW_WIDE(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
-HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 13, 3, hw_poly_s13_k3_turns, POLY_UNROLL_S13_K3_TURNS))
+HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 13, 3, hw_poly_s13_k3_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
-HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2, POLY_UNROLL_S14_K2))
+HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
 HW_WIDE(4, 8)

@@ -79,6 +79,14 @@ HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
     return to;
 }
 
+/* The larger of each pair of bytes. */
+HW_INLINE uint32_t hw_larger_of_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t larger;
+    __asm__("usub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
+    return larger;
+}
+
 /* sum + the four bytes of a word. */
 HW_INLINE uint32_t hw_add_bytes(uint32_t sum, uint32_t word)
 {
@@ -113,10 +121,11 @@ HW_APART int hw_is_quick(const hw_op *op, int32_t largest)
 }
 
 /* A loop whose windows are stretches of steps (hw_strips.h): its steps per turn, their bytes of code, and places in the
- * function: the loop, where fields are stored and where they are added before the next stretch, and where all is complete. */
+ * function. Those are the loop; where fields are stored, or added to those stored, before the next stretch; and where a window
+ * ends: finished from the first fields, from fields and those stored, or left as sums. */
 struct stretch_loop {
     void (*run)(const void *call);
-    uint32_t unroll, step_bytes, loop, store, add, done;
+    uint32_t unroll, step_bytes, loop, store, add, finish, finish_added, raw;
 };
 
 HW_INLINE uint32_t hw_address(const void *place) { return (uint32_t)(uintptr_t)place; }

@@ -96,8 +96,32 @@ HW_APART poly_tile poly_tile_at(const poly *p, const hw_op *op, int32_t y0, int3
     return t;
 }
 
+/* Four codes of each of `count` words to four words of fields, `step` apart: code j of every word to word j. Where two fields
+ * fit a halfword, two words are made at a time. */
+HW_INLINE void pack_fields(uint32_t *words, uint32_t step, const uint32_t codes[4], uint32_t count, int shift, uint32_t bits)
+{
+    if (count > 2 && (uint32_t)shift + bits <= 16) {
+        for (uint32_t odd = 0; odd < 2; odd++) {
+            uint32_t halves[4] = {0, 0, 0, 0};
+            for (uint32_t i = 0; i < count; i++)
+                halves[i] = odd ? hw_odd_bytes(codes[i]) : hw_even_bytes(codes[i]);
+            const uint32_t low = halves[0] | halves[1] << shift;
+            const uint32_t high = halves[2] << (2 * shift - 16) | (count > 3 ? halves[3] << (3 * shift - 16) : 0);
+            words[odd * step] = (low & 0xFFFFu) | high << 16;
+            words[(odd + 2) * step] = low >> 16 | (high & 0xFFFF0000u);
+        }
+        return;
+    }
+    for (uint32_t j = 0; j < 4; j++) {
+        uint32_t word = codes[0] >> 8 * j & 255u;
+        for (uint32_t i = 1; i < count; i++)
+            word |= (codes[i] >> 8 * j & 255u) << (i * (uint32_t)shift);
+        words[j * step] = word;
+    }
+}
+
 /* The codes of one segment and input row, and their sums. */
-HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint32_t channels, uint32_t pixels, int shift, int32_t *sums)
+HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint32_t channels, uint32_t pixels, int shift, uint32_t bits, int32_t *sums)
 {
     uint32_t sum[4] = {0, 0, 0, 0};
     for (uint32_t c = 0; c < channels; c += 4, words += 4 * POLY_ROWS) {
@@ -106,50 +130,49 @@ HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint
             q[i] = hw_load(codes[i] + c);
             sum[i] = hw_add_bytes(sum[i], q[i]);
         }
-        for (uint32_t j = 0; j < 4; j++) {
-            uint32_t word = q[0] >> 8 * j & 255u;
-            for (uint32_t i = 1; i < pixels; i++)
-                word |= (q[i] >> 8 * j & 255u) << (i * (uint32_t)shift);
-            words[j * POLY_ROWS] = word;
-        }
+        pack_fields(words, POLY_ROWS, q, pixels, shift, bits);
     }
     for (uint32_t i = 0; i < pixels; i++)
         sums[i] = (int32_t)sum[i];
 }
 
-HW_APART void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift)
+HW_APART void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift, uint32_t bits)
 {
-    const int32_t left = t->x0 - op->pad_w + t->start, in_w = op->in_w;
+    const uint32_t left = (uint32_t)(t->x0 - op->pad_w + t->start), in_w = op->in_w;
     const uint32_t pitch = p->most * pixels + 2;
     const uint8_t *const beside = op->pad_w == 1 ? (const uint8_t *)poly_zeros : p->padding;
     for (int32_t r = 0; r < ((t->rows + 1) & ~1) + 2; r++) {
         const int32_t v = t->y0 - op->pad_h + r;
-        const uint8_t *row = op->input[0] + (uint32_t)(v * in_w * op->in_c) + first;
-        uint32_t *words = p->words + r;
-        int32_t *sums = p->sums + (uint32_t)r * pitch, u = left;
+        const int inside = v >= 0 && v < op->in_h;
+        const uint8_t *const row = inside ? op->input[0] + (uint32_t)v * in_w * op->in_c + first : p->padding;
+        const uint32_t step = inside ? op->in_c : 0;
+        uint32_t *words = p->words + r, u = left;
+        int32_t *sums = p->sums + (uint32_t)r * pitch;
         for (uint32_t s = 0; s < t->segments; s++, words += p->channels * POLY_ROWS, sums += pixels) {
             const uint8_t *codes[4];
             for (uint32_t i = 0; i < pixels; i++, u++)
-                codes[i] = u < 0 || u >= in_w ? beside : v < 0 || v >= op->in_h ? p->padding : row + u * op->in_c;
-            pack_segment(words, codes, p->channels, pixels, shift, sums);
+                codes[i] = u < in_w ? row + u * step : beside; /* left of the image, u is huge */
+            pack_segment(words, codes, p->channels, pixels, shift, bits, sums);
         }
         sums[0] = sums[1] = 0;
     }
 }
+
+HW_INLINE int32_t sum_rows(const int32_t *sum, uint32_t pitch) { return sum[0] + sum[pitch] + sum[2 * pitch]; }
 
 /* Sums of codes under each window, times `centre`. Positions before the first segment are zero. */
 HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
 {
     const uint32_t pitch = p->most * p->pixels + 2;
     for (int32_t r = 0; r < t->rows; r++) {
-        const int32_t *row = p->sums + (uint32_t)r * pitch;
-        int32_t *centres = p->centres + r * p->columns, before = 0, last = 0;
-        for (int32_t i = -t->start; i < t->columns + 2 - t->start; i++) {
-            const int32_t sum = i < 0 ? 0 : row[i] + row[i + (int32_t)pitch] + row[i + 2 * (int32_t)pitch];
-            if (i >= 2 - t->start)
-                *centres++ = (before + last + sum) * centre;
+        const int32_t *sum = p->sums + (uint32_t)r * pitch;
+        int32_t *centres = p->centres + r * p->columns, *const end = centres + t->columns;
+        int32_t before = t->start ? 0 : sum_rows(sum++, pitch), last = sum_rows(sum++, pitch);
+        while (centres < end) {
+            const int32_t now = sum_rows(sum++, pitch);
+            *centres++ = (before + last + now) * centre;
             before = last;
-            last = sum;
+            last = now;
         }
     }
 }
@@ -162,10 +185,11 @@ HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t
         for (uint32_t dy = 0; dy < 3; dy++) {
             uint32_t *words = p->weights + 2 * dy + f;
             for (uint32_t quad = 3 * dy * quads; quad < (3 * dy + 1) * quads; quad++, words += 24) {
-                const uint32_t u0 = hw_four_codes(rows[f], row_bytes, quad, stored, bits), u1 = hw_four_codes(rows[f], row_bytes, quad + quads, stored, bits);
-                const uint32_t u2 = hw_four_codes(rows[f], row_bytes, quad + 2 * quads, stored, bits);
-                for (uint32_t j = 0; j < 4; j++)
-                    words[6 * j] = (u2 >> 8 * j & 255u) | (u1 >> 8 * j & 255u) << shift | (u0 >> 8 * j & 255u) << 2 * shift;
+                const uint32_t reversed[4] = {
+                    hw_four_codes(rows[f], row_bytes, quad + 2 * quads, stored, bits), hw_four_codes(rows[f], row_bytes, quad + quads, stored, bits),
+                    hw_four_codes(rows[f], row_bytes, quad, stored, bits), 0,
+                };
+                pack_fields(words, 6, reversed, 3, shift, bits);
             }
         }
 }
@@ -202,56 +226,52 @@ HW_APART void expand_pair(const poly *p, const hw_op *op, uint32_t filter, uint3
 /* Totals start from the biases, the centres and what padding beside the image adds. */
 HW_APART void begin_totals(const poly *p, const poly_tile *t, const hw_quick_scale scales[2], int32_t edges[2][2], int32_t zero)
 {
-    const uint32_t pitch = 4 * (t->segments * p->pixels + 2);
-    int32_t *totals = p->totals + (2 - t->start) * 4, *const end = totals + (uint32_t)(t->rows + 1) / 2 * pitch;
-    const int32_t *centres = p->centres, last = 4 * (t->columns - 1);
-    for (; totals < end; totals += pitch, centres += 2 * p->columns) {
-        const struct poly_begin_call call = {
-            .totals = hw_address(totals), .centres = hw_address(centres), .other_centres = hw_address(centres + p->columns),
-            .count = (uint32_t)t->columns, .bias0 = (uint32_t)scales[0].bias, .bias1 = (uint32_t)scales[1].bias,
-        };
-        hw_poly_begin(&call);
-        for (uint32_t i = 0; zero && i < 4; i++) {
+    const uint32_t pitch = 4 * (t->segments * p->pixels + 2), pairs = (uint32_t)(t->rows + 1) / 2;
+    int32_t *totals = p->totals + (2 - t->start) * 4, *const end = totals + pairs * pitch;
+    const struct poly_begin_call call = {
+        .totals = hw_address(totals), .gap = 4 * pitch - 16 * (uint32_t)t->columns, .centres = hw_address(p->centres),
+        .columns = 4 * (uint32_t)t->columns, .pairs = pairs, .bias0 = (uint32_t)scales[0].bias, .bias1 = (uint32_t)scales[1].bias,
+    };
+    hw_poly_begin(&call);
+    for (const int32_t last = 4 * (t->columns - 1); zero && totals < end; totals += pitch)
+        for (uint32_t i = 0; i < 4; i++) {
             totals[i] += t->edges[0] ? zero * edges[i % 2][0] : 0;
-            totals[last + i] += t->edges[1] ? zero * edges[i % 2][1] : 0;
+            totals[last + (int32_t)i] += t->edges[1] ? zero * edges[i % 2][1] : 0;
         }
-    }
 }
 
-typedef void (*poly_loop)(const void *call);
-
-HW_INLINE void multiply_poly(const poly *p, const poly_tile *t, uint32_t most_channels, uint32_t unroll, poly_loop multiply)
+HW_INLINE void multiply_poly(const poly *p, const poly_tile *t, uint32_t most_channels, const struct poly_loop *loop)
 {
-    const uint32_t blocks = (p->channels + most_channels - 1) / most_channels;
+    const uint32_t blocks = (p->channels + most_channels - 1) / most_channels, step = p->channels * POLY_ROWS * 4;
     for (uint32_t block = 0; block < blocks; block++) {
         const uint32_t begin = p->channels * block / blocks, end = p->channels * (block + 1) / blocks;
-        const uint32_t skipped = (unroll - (end - begin) % unroll) % unroll;
+        const uint32_t skipped = (loop->unroll - (end - begin) % loop->unroll) % loop->unroll;
+        const uint32_t first = hw_address(p->words + begin * POLY_ROWS) - skipped * POLY_ROWS * 4;
         const struct poly_call call = {
-            .first = hw_address(p->words + begin * POLY_ROWS) - skipped * POLY_ROWS * 4,
-            .segment_step = p->channels * POLY_ROWS * 4, .segments = t->segments, .pairs = (uint32_t)(t->rows + 1) / 2,
+            .first = first, .last = first - 8 + t->segments * step,
+            .segment_step = step - (loop->turns ? (end - begin + skipped) * POLY_ROWS * 4 : 0), .pairs = (uint32_t)(t->rows + 1) / 2,
             .weights = hw_address(p->weights) + begin * POLY_WEIGHT_BYTES - skipped * POLY_WEIGHT_BYTES,
             .end = hw_address(p->weights) + end * POLY_WEIGHT_BYTES, .skipped = skipped * POLY_CHANNEL_BYTES, .totals = hw_address(p->totals),
         };
-        multiply(&call);
+        loop->run(&call);
     }
 }
 
 HW_APART void finish_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t filter, const hw_quick_scale scales[2])
 {
-    const uint32_t pitch = 4 * (t->segments * p->pixels + 2);
-    for (int32_t r = 0; r < t->rows; r++) {
-        const uint32_t index = ((uint32_t)(t->y0 + r) * op->out_w + (uint32_t)t->x0) * op->out_c + filter;
-        const struct poly_finish_call call = {
-            .totals = hw_address(p->totals + (uint32_t)(r / 2) * pitch + r % 2 * 2 + (2 - t->start) * 4),
-            .output = hw_address(op->output) + index, .out_step = op->out_c, .count = (uint32_t)t->columns,
-            .max = op->output_max * 0x01010101u, .scales = hw_address(scales),
-        };
-        hw_poly_finish(&call);
-    }
+    const uint32_t columns = (uint32_t)t->columns;
+    const uint32_t index = ((uint32_t)t->y0 * op->out_w + (uint32_t)t->x0) * op->out_c + filter;
+    const struct poly_finish_call call = {
+        .totals = hw_address(p->totals + (2 - t->start) * 4), .to_other = 8, .to_next = 16 * (t->segments * p->pixels + 2) - 8,
+        .bytes = 16 * columns, .output = hw_address(op->output) + index, .row_step = (uint32_t)op->out_w * op->out_c,
+        .out_step = op->out_c, .rows = (uint32_t)t->rows, .skipped = (0u - columns) % FINISH_UNROLL * FINISH_POSITION_BYTES,
+        .max = op->output_max * 0x01010101u, .scales = hw_address(scales),
+    };
+    hw_poly_finish(&call);
 }
 
 /* Whether it was done: the caller has another way for shapes and scales that do not fit. */
-HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, uint32_t unroll, poly_loop multiply)
+HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, uint32_t code_bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, const struct poly_loop *loop)
 {
     if (!is_polynomial(op) || !hw_is_quick(op, largest))
         return 0;
@@ -262,7 +282,7 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
         for (int32_t y0 = 0; y0 < op->out_h; y0 += POLY_OUT_ROWS)
             for (int32_t x0 = 0; x0 < op->out_w; x0 += p.columns) {
                 const poly_tile t = poly_tile_at(&p, op, y0, x0);
-                pack_poly(&p, &t, op, group * p.channels, pixels, shift);
+                pack_poly(&p, &t, op, group * p.channels, pixels, shift, code_bits);
                 sum_poly(&p, &t, (1 << bits) - 1);
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2) {
                     const hw_quick_scale scales[2] = {hw_make_quick_scale(op, o), hw_make_quick_scale(op, o + 1)};
@@ -271,7 +291,7 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
                     if (op->input_zero[0])
                         sum_edges(&p, bits, shift, edges);
                     begin_totals(&p, &t, scales, edges, op->input_zero[0]);
-                    multiply_poly(&p, &t, most_channels, unroll, multiply);
+                    multiply_poly(&p, &t, most_channels, loop);
                     finish_poly(&p, &t, op, o, scales);
                 }
             }

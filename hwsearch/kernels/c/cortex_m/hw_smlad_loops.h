@@ -241,9 +241,6 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_smlad_pixel
         "str.w r2, [sp, #56]\n"
         "ldr.w pc, [lr, #0]\n"
         /* all sums are complete */
-        "ldr.w lr, [sp, #48]\n"
-        "cmp.w lr, #0\n"
-        "bne.w 4f\n"
         "ldr.w lr, [sp, #44]\n"
         "ldr.w r0, [lr, #4]\n"
         "ldr.w r1, [lr, #8]\n"
@@ -323,14 +320,13 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_smlad_pixel
         "str.w r2, [sp, #20]\n"
         "bne.w 1b\n"
         "b.w 5f\n"
-        ".p2align 2\n"
-        "4:\n"
+        "ldr.w lr, [sp, #48]\n"
         "stm.w lr, {r4-r11}\n"
         ".p2align 2\n"
         "5:\n"
         "add.w sp, sp, #64\n"
         "pop.w {r4-r11, pc}\n");
 }
-__attribute__((unused)) static const struct stretch_loop hw_smlad_pixels_loop = {hw_smlad_pixels, 12, 56, 176, 892, 892, 892};
+__attribute__((unused)) static const struct stretch_loop hw_smlad_pixels_loop = {hw_smlad_pixels, 12, 56, 176, 1204, 1204, 892, 892, 1204};
 
 #endif

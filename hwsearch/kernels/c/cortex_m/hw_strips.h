@@ -267,14 +267,18 @@ HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0
         pack_picture(s, op, y0, x0, columns, pack);
         return;
     }
-    for (int32_t r = 0; r < s->in_rows; r++) {
-        int32_t u[MOST_LANES];
-        for (uint32_t l = 0; l < s->lanes; l++)
-            u[l] = (x0 + lane_column(s, l, columns)) * op->stride_w - op->pad_w;
+    uint32_t left[MOST_LANES];
+    for (uint32_t l = 0; l < s->lanes; l++)
+        left[l] = (uint32_t)((x0 + lane_column(s, l, columns)) * op->stride_w - op->pad_w);
+    for (int32_t r = 0, v = y0 * op->stride_h - op->pad_h; r < s->in_rows; r++, v++) {
+        const int inside = v >= 0 && v < s->in_h;
+        const uint8_t *const row = inside ? op->input[0] + (uint32_t)(v * s->in_w) * op->in_c + first : s->bytes;
+        const uint32_t step = inside ? op->in_c : 0, in_w = (uint32_t)s->in_w;
         for (uint32_t i = 0; i < s->positions; i++, sums += s->lanes) {
             const uint8_t *codes[MOST_LANES];
             for (uint32_t l = 0; l < s->lanes; l++) {
-                codes[l] = strip_codes(s, op, y0 * op->stride_h - op->pad_h + r, u[l]++, first);
+                const uint32_t u = left[l] + i; /* left of the image, it is huge */
+                codes[l] = u < in_w ? row + u * step : s->bytes;
                 sums[l] = 0;
             }
             for (uint32_t l = 0; s->given != s->channels && l < s->lanes; l++) {
@@ -291,9 +295,9 @@ HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0
  *
  * Their records: where its weights end, by how much to move to its weights and pixels, where to go, and where to go from
  * there. That is into the loop, at the step where whole turns remain, but first to where fields are stored or added if the
- * stretch before leaves no room; and to the end after the last. Pointers stay 4 bytes behind, and as far behind as the skipped
+ * stretch before leaves no room; and after the last to where codes are made (`quick`) or sums are left. Pointers stay 4 bytes behind, and as far behind as the skipped
  * steps of the first turn. */
-HW_INLINE void plan_stretches(const strip *s, const struct stretch_loop *loop, uint32_t steps_of_run, uint32_t pitch, uint32_t pixel_bytes, uint32_t weight_bytes)
+HW_INLINE void plan_stretches(const strip *s, const struct stretch_loop *loop, uint32_t steps_of_run, uint32_t pitch, uint32_t pixel_bytes, uint32_t weight_bytes, int quick)
 {
     const uint32_t start_of_code = (uint32_t)(uintptr_t)loop->run;
     uint32_t *record = s->stretches, end = hw_address(s->weights) - 4, room = s->limit, place = 0, next = loop->store;
@@ -313,8 +317,11 @@ HW_INLINE void plan_stretches(const strip *s, const struct stretch_loop *loop, u
                 room = s->limit, place = next, next = loop->add;
         }
     record[0] = record[1] = record[2] = 0;
-    record[3] = start_of_code + (place ? place : next);
-    record[4] = start_of_code + loop->done;
+    place = place ? place : next;
+    if (quick)
+        place = place == loop->store ? loop->finish : loop->finish_added;
+    record[3] = start_of_code + place;
+    record[4] = start_of_code + loop->raw;
 }
 
 #endif

@@ -15,7 +15,7 @@
 #ifdef HW_CORTEX_M0
 #include "hw_depthwise_m0_loops.h"
 #include "hw_finish_loops.h"
-#include "hw_stretches.h"
+#include "portable/hw_stretches.h"
 
 enum { MOST_PIXELS = 4, SIDE = 3, TAPS = SIDE * SIDE, CHANNEL_BYTES = 8192 };
 

@@ -117,10 +117,13 @@ HW_INLINE void spread_bits(const uint8_t *first, const uint8_t *second, uint32_t
 {
     for (uint32_t k = 0; k < count; k += 64, planes += stride) {
         uint8x16_t codes[8];
+        HW_UNROLLED
         for (uint32_t i = 0; i < 8; i++)
             codes[i] = vcombine_u8(vld1_u8(first + k + 8 * i), vld1_u8(second + k + 8 * i));
+        HW_UNROLLED
         for (uint32_t bit = 0; bit < bits; bit++) {
             vst1q_u8(planes + 16 * bit, gather_bits(codes));
+            HW_UNROLLED
             for (uint32_t i = 0; i < 8; i++)
                 codes[i] = vshrq_n_u8(codes[i], 1);
         }
@@ -132,6 +135,7 @@ HW_INLINE void spread_bits(const uint8_t *first, const uint8_t *second, uint32_t
 HW_INLINE void expand_filters(const hw_op *op, const pixels *p, uint32_t stored, uint32_t bits, int bitwise, uint32_t o, uint32_t last)
 {
     const uint32_t row_bytes = hw_row_bytes(p->window, stored);
+    HW_UNROLLED
     for (uint32_t f = 0; f < 4; f++) {
         const uint8_t *row = op->weights + (o + f < last ? o + f : last) * row_bytes;
         const uint32_t step = bitwise ? 16 : 64;
@@ -143,31 +147,38 @@ HW_INLINE void expand_filters(const hw_op *op, const pixels *p, uint32_t stored,
     }
 }
 
-HW_APART void expand_bytes(const hw_op *op, const pixels *p, uint32_t bits, uint32_t o, uint32_t last)
+/* Weights are mostly stored at the width that they are used at, or at 8 bits. */
+HW_INLINE void expand(const hw_op *op, const pixels *p, uint32_t bits, int bitwise, uint32_t o, uint32_t last)
 {
     if (op->stored_bits == 8)
-        expand_filters(op, p, 8, bits, 0, o, last);
+        expand_filters(op, p, 8, bits, bitwise, o, last);
+    else if (op->stored_bits == bits)
+        expand_filters(op, p, bits, bits, bitwise, o, last);
     else
-        expand_filters(op, p, op->stored_bits, bits, 0, o, last);
+        expand_filters(op, p, op->stored_bits, bits, bitwise, o, last);
 }
 
 /* Sums of products of four pixels and four filters, whose weights are stored 16 bytes of each filter in turn. */
 HW_INLINE void multiply_wide(const uint8_t *const rows[4], const uint8_t *weights, uint32_t count, int32x4_t totals[4])
 {
     uint32x4_t sums[4][4];
+    HW_UNROLLED
     for (uint32_t i = 0; i < 16; i++)
         sums[i / 4][i % 4] = vdupq_n_u32(0);
     HW_ROLLED
     for (uint32_t k = 0; k < count; k += 16, weights += 64) {
         const uint8x16_t codes[4] = {vld1q_u8(rows[0] + k), vld1q_u8(rows[1] + k), vld1q_u8(rows[2] + k), vld1q_u8(rows[3] + k)};
+        HW_UNROLLED
         for (uint32_t f = 0; f < 4; f++) {
             const uint8x16_t w = vld1q_u8(weights + 16 * f);
+            HW_UNROLLED
             for (uint32_t i = 0; i < 4; i++) {
                 sums[i][f] = vpadalq_u16(sums[i][f], vmull_u8(vget_low_u8(w), vget_low_u8(codes[i])));
                 sums[i][f] = vpadalq_u16(sums[i][f], vmull_high_u8(w, codes[i]));
             }
         }
     }
+    HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++)
         totals[i] = neon_sums(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
 }
@@ -180,22 +191,27 @@ HW_INLINE void multiply_narrow(const uint8_t *const rows[4], const uint8_t *weig
     for (uint32_t start = 0; start < count; start += stretch) {
         const uint32_t end = count - start < stretch ? count : start + stretch;
         uint16x8_t lanes[4][4];
+        HW_UNROLLED
         for (uint32_t i = 0; i < 16; i++)
             lanes[i / 4][i % 4] = vdupq_n_u16(0);
         HW_ROLLED
         for (uint32_t k = start; k < end; k += 16, weights += 64) {
             const uint8x16_t codes[4] = {vld1q_u8(rows[0] + k), vld1q_u8(rows[1] + k), vld1q_u8(rows[2] + k), vld1q_u8(rows[3] + k)};
+            HW_UNROLLED
             for (uint32_t f = 0; f < 4; f++) {
                 const uint8x16_t w = vld1q_u8(weights + 16 * f);
+                HW_UNROLLED
                 for (uint32_t i = 0; i < 4; i++) {
                     lanes[i][f] = vmlal_u8(lanes[i][f], vget_low_u8(w), vget_low_u8(codes[i]));
                     lanes[i][f] = vmlal_high_u8(lanes[i][f], w, codes[i]);
                 }
             }
         }
+        HW_UNROLLED
         for (uint32_t i = 0; i < 16; i++)
             sums[i / 4][i % 4] = start ? vpadalq_u16(sums[i / 4][i % 4], lanes[i / 4][i % 4]) : vpaddlq_u16(lanes[i / 4][i % 4]);
     }
+    HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++)
         totals[i] = neon_sums(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
 }
@@ -210,26 +226,36 @@ HW_INLINE void count_pairs(const uint8_t *const planes[2], const uint8_t *weight
     for (uint32_t start = 0; start < count; start += stretch) {
         const uint32_t end = count - start < stretch ? count : start + stretch;
         uint8x16_t counts[2][4][LEVELS];
+        HW_UNROLLED
         for (uint32_t f = 0; f < filters; f++)
+            HW_UNROLLED
             for (uint32_t level = 0; level < levels; level++)
                 counts[0][f][level] = counts[1][f][level] = vdupq_n_u8(0);
         HW_ROLLED
         for (uint32_t k = start; k < end; k += 64, weights += 64 * bits) {
             const uint8_t *place[2] = {planes[0] + k / 64 * step, planes[1] + k / 64 * step};
             uint8x16_t codes[2][4];
+            HW_UNROLLED
             for (uint32_t a = 0; a < activation_bits; a++)
                 codes[0][a] = vld1q_u8(place[0] + 16 * a), codes[1][a] = vld1q_u8(place[1] + 16 * a);
+            HW_UNROLLED
             for (uint32_t f = 0; f < filters; f++)
+                HW_UNROLLED
                 for (uint32_t b = 0; b < bits; b++) {
                     const uint8x16_t w = vld1q_u8(weights + 16 * (f * bits + b));
+                    HW_UNROLLED
                     for (uint32_t a = 0; a < activation_bits; a++)
+                        HW_UNROLLED
                         for (uint32_t pair = 0; pair < 2; pair++)
                             counts[pair][f][a + b] = vaddq_u8(counts[pair][f][a + b], vcntq_u8(vandq_u8(w, codes[pair][a])));
                 }
         }
+        HW_UNROLLED
         for (uint32_t pair = 0; pair < 2; pair++)
+            HW_UNROLLED
             for (uint32_t f = 0; f < filters; f++) {
                 uint16x8_t sum = vpaddlq_u8(counts[pair][f][0]);
+                HW_UNROLLED
                 for (uint32_t level = 1; level < levels; level++)
                     sum = vaddq_u16(sum, vshlq_u16(vpaddlq_u8(counts[pair][f][level]), vdupq_n_s16((int16_t)level)));
                 sums[pair][f] = start ? vpadalq_u16(sums[pair][f], sum) : vpaddlq_u16(sum);
@@ -251,6 +277,7 @@ HW_INLINE void multiply_bits(const uint8_t *const planes[2], const uint8_t *weig
         count_pairs(planes, weights + 32 * bits, count, bits, activation_bits, 2, half);
         sums[0][2] = half[0][0], sums[0][3] = half[0][1], sums[1][2] = half[1][0], sums[1][3] = half[1][1];
     }
+    HW_UNROLLED
     for (uint32_t pair = 0; pair < 2; pair++) {
         const uint32x4_t low = vpaddq_u32(sums[pair][0], sums[pair][1]), high = vpaddq_u32(sums[pair][2], sums[pair][3]);
         totals[2 * pair] = vreinterpretq_s32_u32(vuzp1q_u32(low, high));
@@ -281,29 +308,33 @@ HW_INLINE channels make_channels(const hw_op *op, uint32_t o, uint32_t count)
 HW_INLINE void finish(const hw_op *op, const channels *c, uint32_t pixel, uint32_t count, const int32x4_t totals[4], const int32_t *centre)
 {
     int32x4_t values[4];
+    HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++)
         values[i] = vsubq_s32(vaddq_s32(c->bias, vaddq_s32(totals[i], totals[i])), vdupq_n_s32(centre[i]));
     if (op->multiplier == 0) {
-        for (uint32_t i = 0; i < count; i++) {
-            int32_t some[4];
-            vst1q_s32(some, values[i]);
+        int32_t some[4][4];
+        HW_UNROLLED
+        for (uint32_t i = 0; i < 4; i++)
+            vst1q_s32(some[i], values[i]);
+        for (uint32_t i = 0; i < count; i++)
             for (uint32_t f = 0; f < c->count; f++)
-                ((int32_t *)op->output)[(pixel + i) * op->out_c + c->first + f] = some[f];
-        }
+                ((int32_t *)op->output)[(pixel + i) * op->out_c + c->first + f] = some[i][f];
         return;
     }
+    HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++)
         values[i] = neon_scaled(values[i], c->scale);
     uint8_t some[16], *output = (uint8_t *)op->output + pixel * op->out_c + c->first;
     const uint8x8_t low = neon_clamped(values[0], values[1], c->zero, c->max), high = neon_clamped(values[2], values[3], c->zero, c->max);
-    vst1q_u8(some, vcombine_u8(low, high));
     if (c->count == 4 && count == 4) {
-        const uint32x4_t words = vreinterpretq_u32_u8(vcombine_u8(low, high));
-        const uint32_t word[4] = {vgetq_lane_u32(words, 0), vgetq_lane_u32(words, 1), vgetq_lane_u32(words, 2), vgetq_lane_u32(words, 3)};
-        for (uint32_t i = 0; i < 4; i++, output += op->out_c)
-            memcpy(output, &word[i], 4);
+        const uint32x2_t first = vreinterpret_u32_u8(low), second = vreinterpret_u32_u8(high);
+        neon_store_word(output, vget_lane_u32(first, 0));
+        neon_store_word(output + op->out_c, vget_lane_u32(first, 1));
+        neon_store_word(output + 2 * op->out_c, vget_lane_u32(second, 0));
+        neon_store_word(output + 3 * op->out_c, vget_lane_u32(second, 1));
         return;
     }
+    vst1q_u8(some, vcombine_u8(low, high));
     for (uint32_t i = 0; i < count; i++, output += op->out_c)
         for (uint32_t f = 0; f < c->count; f++)
             output[f] = some[4 * i + f];
@@ -348,6 +379,7 @@ HW_INLINE void multiply_four(const hw_op *op, const pixels *p, uint32_t bits, ui
         return;
     }
     const uint8_t *rows[4];
+    HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++)
         rows[i] = start + (done + i < count ? done + i : count - 1) * step;
     if (limit < 2)
@@ -366,10 +398,7 @@ HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t activation_bits
             bring_tile(op, &p, bits, activation_bits, bitwise, pixel, count, group * inputs);
             for (uint32_t o = group * outputs; o < end; o += 4) {
                 const channels c = make_channels(op, o, end - o < 4 ? end - o : 4);
-                if (bitwise)
-                    expand_filters(op, &p, op->stored_bits, bits, 1, o, end - 1);
-                else
-                    expand_bytes(op, &p, bits, o, end - 1);
+                expand(op, &p, bits, bitwise, o, end - 1);
                 for (uint32_t done = 0; done < count; done += 4) {
                     int32x4_t totals[4];
                     multiply_four(op, &p, bits, activation_bits, bitwise, pixel, done, count, totals);

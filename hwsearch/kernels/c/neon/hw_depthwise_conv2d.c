@@ -1,4 +1,4 @@
-/* hw_depthwise_conv2d_w?a? on NEON: one filter per channel; vectors run along the channels, four neighbouring pixels go
+/* hw_depthwise_conv2d_w?a? on NEON: one filter per channel; vectors run along the channels, four pixels go
  * together. In one of three ways:
  *
  * - weights of at most 4 bits, inputs of at most 4: SMLAL of the centred weights, in 16-bit lanes; 8 products per instruction.
@@ -19,162 +19,227 @@ typedef struct way {
     enum { CENTRED, CODES, WIDE } kind;
 } way;
 
-/* The codes under four neighbouring pixels, tap by tap. */
+/* The codes under four pixels, tap by tap. */
 typedef struct windows {
     const uint8_t *codes[MOST_TAPS][4];
 } windows;
 
 typedef struct channels {
-    const int8_t *weights; /* [taps][channels]: centred for CENTRED, codes otherwise */
-    uint32_t taps, stride; /* stride: from one tap's weights to the next */
+    const uint8_t *weights; /* [taps][channels]: centred and signed for CENTRED, codes otherwise */
+    uint32_t taps, stride;  /* stride: from one tap's weights to the next */
+    int eight;              /* there are fewer than 16 channels, and vectors are half used */
 } channels;
 
-/* Sums of 8 channels, without the bias, of each pixel. */
+/* Sums of 16 channels, without the bias, of each pixel: four and four. */
 typedef struct sums {
-    int32x4_t low[4], high[4];
+    int32x4_t of[4][4];
 } sums;
 
-HW_INLINE void multiply_centred(const channels *ch, const windows *at, uint32_t c, sums *out)
+HW_INLINE uint8x16_t load_channels(const uint8_t *codes, int eight)
 {
-    int16x8_t lanes[4] = {vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s16(0), vdupq_n_s16(0)};
-    HW_ROLLED
-    for (uint32_t k = 0; k < ch->taps; k++) {
-        const int8x8_t w = vld1_s8(ch->weights + k * ch->stride + c);
-        for (uint32_t i = 0; i < 4; i++)
-            lanes[i] = vmlal_s8(lanes[i], vreinterpret_s8_u8(vld1_u8(at->codes[k][i] + c)), w);
-    }
-    for (uint32_t i = 0; i < 4; i++)
-        out->low[i] = vmovl_s16(vget_low_s16(lanes[i])), out->high[i] = vmovl_high_s16(lanes[i]);
+    return eight ? vcombine_u8(vld1_u8(codes), vdup_n_u8(0)) : vld1q_u8(codes);
 }
 
-HW_INLINE void multiply_codes(way y, const channels *ch, const windows *at, uint32_t c, sums *out)
+HW_INLINE void multiply_centred(const channels *ch, int eight, const windows *at, uint32_t c, sums *out)
 {
-    uint16x8_t lanes[4], codes[4];
+    int16x8_t lanes[4][2];
+    HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++)
-        lanes[i] = codes[i] = vdupq_n_u16(0);
+        lanes[i][0] = lanes[i][1] = vdupq_n_s16(0);
     HW_ROLLED
     for (uint32_t k = 0; k < ch->taps; k++) {
-        const uint8x8_t w = vreinterpret_u8_s8(vld1_s8(ch->weights + k * ch->stride + c));
+        const int8x16_t w = vreinterpretq_s8_u8(load_channels(ch->weights + k * ch->stride + c, eight));
+        HW_UNROLLED
         for (uint32_t i = 0; i < 4; i++) {
-            const uint8x8_t q = vld1_u8(at->codes[k][i] + c);
-            lanes[i] = vmlal_u8(lanes[i], q, w);
-            codes[i] = vaddw_u8(codes[i], q);
+            const int8x16_t q = vreinterpretq_s8_u8(load_channels(at->codes[k][i] + c, eight));
+            lanes[i][0] = vmlal_s8(lanes[i][0], vget_low_s8(q), vget_low_s8(w));
+            lanes[i][1] = eight ? lanes[i][1] : vmlal_high_s8(lanes[i][1], q, w);
+        }
+    }
+    HW_UNROLLED
+    for (uint32_t i = 0; i < 4; i++) {
+        out->of[i][0] = vmovl_s16(vget_low_s16(lanes[i][0])), out->of[i][1] = vmovl_high_s16(lanes[i][0]);
+        out->of[i][2] = vmovl_s16(vget_low_s16(lanes[i][1])), out->of[i][3] = vmovl_high_s16(lanes[i][1]);
+    }
+}
+
+/* 2 sum u q - centre * sum q of eight channels. */
+HW_INLINE void subtract_centre(uint16x8_t products, uint16x8_t codes, uint16x4_t centre, int32x4_t *low, int32x4_t *high)
+{
+    const uint32x4_t first = vshll_n_u16(vget_low_u16(products), 1), second = vshll_n_u16(vget_high_u16(products), 1);
+    *low = vreinterpretq_s32_u32(vmlsl_u16(first, vget_low_u16(codes), centre));
+    *high = vreinterpretq_s32_u32(vmlsl_u16(second, vget_high_u16(codes), centre));
+}
+
+HW_INLINE void multiply_codes(way y, const channels *ch, int eight, const windows *at, uint32_t c, sums *out)
+{
+    uint16x8_t lanes[4][2], codes[4][2];
+    HW_UNROLLED
+    for (uint32_t i = 0; i < 4; i++)
+        lanes[i][0] = lanes[i][1] = codes[i][0] = codes[i][1] = vdupq_n_u16(0);
+    HW_ROLLED
+    for (uint32_t k = 0; k < ch->taps; k++) {
+        const uint8x16_t w = load_channels(ch->weights + k * ch->stride + c, eight);
+        HW_UNROLLED
+        for (uint32_t i = 0; i < 4; i++) {
+            const uint8x16_t q = load_channels(at->codes[k][i] + c, eight);
+            lanes[i][0] = vmlal_u8(lanes[i][0], vget_low_u8(q), vget_low_u8(w));
+            codes[i][0] = vaddw_u8(codes[i][0], vget_low_u8(q));
+            lanes[i][1] = eight ? lanes[i][1] : vmlal_high_u8(lanes[i][1], q, w);
+            codes[i][1] = eight ? codes[i][1] : vaddw_high_u8(codes[i][1], q);
         }
     }
     const uint16x4_t centre = vdup_n_u16((uint16_t)((1u << y.bits) - 1u));
+    HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++) {
-        const uint32x4_t low = vshll_n_u16(vget_low_u16(lanes[i]), 1), high = vshll_n_u16(vget_high_u16(lanes[i]), 1);
-        out->low[i] = vreinterpretq_s32_u32(vmlsl_u16(low, vget_low_u16(codes[i]), centre));
-        out->high[i] = vreinterpretq_s32_u32(vmlsl_u16(high, vget_high_u16(codes[i]), centre));
+        subtract_centre(lanes[i][0], codes[i][0], centre, &out->of[i][0], &out->of[i][1]);
+        subtract_centre(lanes[i][1], codes[i][1], centre, &out->of[i][2], &out->of[i][3]);
     }
 }
 
-HW_INLINE void multiply_wide(way y, const channels *ch, const windows *at, uint32_t c, sums *out)
+HW_INLINE void multiply_wide(way y, const channels *ch, int eight, const windows *at, uint32_t c, sums *out)
 {
     const int16x8_t centre = vdupq_n_s16((int16_t)((1u << y.bits) - 1u));
+    HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++)
-        out->low[i] = out->high[i] = vdupq_n_s32(0);
+        out->of[i][0] = out->of[i][1] = out->of[i][2] = out->of[i][3] = vdupq_n_s32(0);
     HW_ROLLED
     for (uint32_t k = 0; k < ch->taps; k++) {
-        const uint8x8_t code = vreinterpret_u8_s8(vld1_s8(ch->weights + k * ch->stride + c));
-        const int16x8_t w = vsubq_s16(vreinterpretq_s16_u16(vshll_n_u8(code, 1)), centre);
+        const uint8x16_t code = load_channels(ch->weights + k * ch->stride + c, eight);
+        const int16x8_t w = vsubq_s16(vreinterpretq_s16_u16(vshll_n_u8(vget_low_u8(code), 1)), centre);
+        const int16x8_t x = vsubq_s16(vreinterpretq_s16_u16(vshll_n_u8(vget_high_u8(code), 1)), centre);
+        HW_UNROLLED
         for (uint32_t i = 0; i < 4; i++) {
-            const int16x8_t q = vreinterpretq_s16_u16(vmovl_u8(vld1_u8(at->codes[k][i] + c)));
-            out->low[i] = vmlal_s16(out->low[i], vget_low_s16(q), vget_low_s16(w));
-            out->high[i] = vmlal_high_s16(out->high[i], q, w);
+            const uint8x16_t both = load_channels(at->codes[k][i] + c, eight);
+            const int16x8_t q = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(both)));
+            out->of[i][0] = vmlal_s16(out->of[i][0], vget_low_s16(q), vget_low_s16(w));
+            out->of[i][1] = vmlal_high_s16(out->of[i][1], q, w);
+            if (!eight) {
+                const int16x8_t r = vreinterpretq_s16_u16(vmovl_high_u8(both));
+                out->of[i][2] = vmlal_s16(out->of[i][2], vget_low_s16(r), vget_low_s16(x));
+                out->of[i][3] = vmlal_high_s16(out->of[i][3], r, x);
+            }
         }
     }
 }
 
-/* Write 8 channels of `count` pixels. */
-HW_INLINE void finish(const hw_op *op, uint32_t pixel, uint32_t count, uint32_t c, const sums *s)
+HW_INLINE void store_logits(const hw_op *op, uint32_t pixel, uint32_t count, uint32_t c, uint32_t parts, const sums *s)
 {
-    const int32x4_t bias_low = vld1q_s32(op->bias + c), bias_high = vld1q_s32(op->bias + c + 4);
+    int32_t some[4][16], *output = (int32_t *)op->output + pixel * op->out_c + c;
+    HW_UNROLLED
+    for (uint32_t i = 0; i < 4; i++) {
+        vst1q_s32(some[i], s->of[i][0]), vst1q_s32(some[i] + 4, s->of[i][1]);
+        vst1q_s32(some[i] + 8, s->of[i][2]), vst1q_s32(some[i] + 12, s->of[i][3]);
+    }
+    for (uint32_t i = 0; i < count; i++)
+        for (uint32_t n = 0; n < 4 * parts; n++)
+            output[i * op->out_c + n] = op->bias[c + n] + some[i][n];
+}
+
+/* Write 16 channels, or 8, of `count` pixels. */
+HW_INLINE void finish(const hw_op *op, uint32_t pixel, uint32_t count, uint32_t c, int eight, sums *s)
+{
+    const uint32_t parts = eight ? 2 : 4;
     if (op->multiplier == 0) {
-        int32_t *output = (int32_t *)op->output + pixel * op->out_c + c;
-        for (uint32_t i = 0; i < count; i++, output += op->out_c) {
-            vst1q_s32(output, vaddq_s32(bias_low, s->low[i]));
-            vst1q_s32(output + 4, vaddq_s32(bias_high, s->high[i]));
-        }
+        store_logits(op, pixel, count, c, parts, s);
         return;
     }
-    const neon_scale low = neon_make_scale(vld1q_s32(op->multiplier + c), vld1q_s32(op->shift + c));
-    const neon_scale high = neon_make_scale(vld1q_s32(op->multiplier + c + 4), vld1q_s32(op->shift + c + 4));
+    HW_UNROLLED
+    for (uint32_t part = 0; part < parts; part++) {
+        const uint32_t from = c + 4 * part;
+        const neon_scale scale = neon_make_scale(vld1q_s32(op->multiplier + from), vld1q_s32(op->shift + from));
+        const int32x4_t bias = vld1q_s32(op->bias + from);
+        HW_UNROLLED
+        for (uint32_t i = 0; i < 4; i++)
+            s->of[i][part] = neon_scaled(vaddq_s32(bias, s->of[i][part]), scale);
+    }
     const int32x4_t zero = vdupq_n_s32(op->output_zero);
     const uint8x8_t max = vdup_n_u8(op->output_max);
     uint8_t *output = (uint8_t *)op->output + pixel * op->out_c + c;
-    uint8x8_t codes[4];
-    for (uint32_t i = 0; i < 4; i++)
-        codes[i] = neon_clamped(neon_scaled(vaddq_s32(bias_low, s->low[i]), low),
-                                neon_scaled(vaddq_s32(bias_high, s->high[i]), high), zero, max);
-    for (uint32_t i = 0; i < count; i++, output += op->out_c)
-        vst1_u8(output, codes[i]);
-}
-
-/* Eight channels at a time; the last eight may overlap those before and are computed twice. */
-HW_INLINE void multiply_pixels(way y, const hw_op *op, const channels *ch, const windows *at, uint32_t pixel, uint32_t count)
-{
-    const uint32_t last = op->in_c - 8u;
-    uint32_t c = 0;
-    while (1) {
-        sums s;
-        if (y.kind == CENTRED)
-            multiply_centred(ch, at, c, &s);
-        else if (y.kind == CODES)
-            multiply_codes(y, ch, at, c, &s);
-        else
-            multiply_wide(y, ch, at, c, &s);
-        finish(op, pixel, count, c, &s);
-        if (c == last)
+    HW_UNROLLED
+    for (uint32_t i = 0; i < 4; i++, output += op->out_c) {
+        if (i >= count)
             return;
-        c = c + 8 < last ? c + 8 : last;
+        vst1_u8(output, neon_clamped(s->of[i][0], s->of[i][1], zero, max));
+        if (!eight)
+            vst1_u8(output + 8, neon_clamped(s->of[i][2], s->of[i][3], zero, max));
     }
 }
 
-/* Where the codes of four neighbours lie, from output column x of row y on; the zero point's where there is no input, and
- * pixels beyond the row repeat its last. */
-HW_INLINE void find_windows(const hw_op *op, const uint8_t *zeros, int32_t y, int32_t x, windows *at)
+HW_INLINE void multiply_channels(way y, const hw_op *op, const channels *ch, int eight, const windows *at, uint32_t pixel,
+                                 uint32_t count, uint32_t c)
 {
-    const uint8_t *(*tap)[4] = at->codes;
-    for (int32_t dy = 0; dy < op->kernel_h; dy++) {
-        const int32_t v = y * op->stride_h - op->pad_h + dy;
-        const uint8_t *line = op->input[0] + (uint32_t)hw_larger(v, 0) * op->in_w * op->in_c;
-        const int within = v >= 0 && v < op->in_h;
-        for (int32_t dx = 0; dx < op->kernel_w; dx++, tap++)
-            for (int32_t i = 0; i < 4; i++) {
-                const int32_t u = hw_smaller(x + i, op->out_w - 1) * op->stride_w - op->pad_w + dx;
-                (*tap)[i] = within && u >= 0 && u < op->in_w ? line + (uint32_t)u * op->in_c : zeros;
-            }
+    sums s;
+    if (y.kind == CENTRED)
+        multiply_centred(ch, eight, at, c, &s);
+    else if (y.kind == CODES)
+        multiply_codes(y, ch, eight, at, c, &s);
+    else
+        multiply_wide(y, ch, eight, at, c, &s);
+    finish(op, pixel, count, c, eight, &s);
+}
+
+/* Sixteen channels at a time, or eight; the last may overlap those before and are computed twice. */
+HW_INLINE void multiply_pixels(way y, const hw_op *op, const channels *ch, const windows *at, uint32_t pixel, uint32_t count)
+{
+    const uint32_t channels = op->in_c;
+    if (ch->eight) {
+        multiply_channels(y, op, ch, 1, at, pixel, count, 0);
+        if (channels > 8)
+            multiply_channels(y, op, ch, 1, at, pixel, count, channels - 8);
+        return;
+    }
+    for (uint32_t c = 0; c < channels; c += 16)
+        multiply_channels(y, op, ch, 0, at, pixel, count, c + 16 <= channels ? c : channels - 16);
+}
+
+/* Where the codes under four pixels lie, from `pixel` on; the zero point's where there is no input. Pixels beyond the last
+ * repeat it. */
+HW_INLINE void find_windows(const hw_op *op, const uint8_t *zeros, uint32_t pixel, uint32_t last, windows *at)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        const uint32_t one = pixel + i < last ? pixel + i : last;
+        const int32_t top = (int32_t)(one / op->out_w) * op->stride_h - op->pad_h;
+        const int32_t left = (int32_t)(one % op->out_w) * op->stride_w - op->pad_w;
+        const int inside = top >= 0 && top + op->kernel_h <= op->in_h && left >= 0 && left + op->kernel_w <= op->in_w;
+        const uint8_t *line = op->input[0] + ((int64_t)top * op->in_w + left) * op->in_c;
+        uint32_t tap = 0;
+        for (int32_t v = top; v < top + op->kernel_h; v++, line += (uint32_t)op->in_w * op->in_c) {
+            const uint8_t *codes = line;
+            for (int32_t u = left; u < left + op->kernel_w; u++, tap++, codes += op->in_c)
+                at->codes[tap][i] = inside || (v >= 0 && v < op->in_h && u >= 0 && u < op->in_w) ? codes : zeros;
+        }
     }
 }
 
 /* Weights tap by tap. */
-HW_INLINE void expand(way y, const hw_op *op, int8_t *weights)
+HW_INLINE void expand(way y, const hw_op *op, uint8_t *weights)
 {
     const uint32_t taps = (uint32_t)op->kernel_h * op->kernel_w, row_bytes = hw_row_bytes(taps, op->stored_bits);
-    const int32_t centre = y.kind == CENTRED ? 0 : (1 << y.bits) - 1;
+    const uint8x16_t centre = vdupq_n_u8((uint8_t)((1u << y.bits) - 1u));
     for (uint32_t c = 0; c < op->in_c; c++)
-        for (uint32_t k = 0; k < taps; k++) {
-            const int32_t weight = hw_weight(op->weights + c * row_bytes, k, op->stored_bits, y.bits);
-            weights[k * op->in_c + c] = (int8_t)(y.kind == CENTRED ? weight : (weight + centre) / 2);
+        for (uint32_t k = 0; k < taps; k += 16) {
+            const uint8x16_t codes = neon_weights(op->weights + c * row_bytes, row_bytes, k, op->stored_bits, y.bits);
+            uint8_t some[16], *weight = weights + k * op->in_c + c;
+            vst1q_u8(some, y.kind == CENTRED ? vsubq_u8(vaddq_u8(codes, codes), centre) : codes);
+            HW_ROLLED
+            for (uint32_t i = 0; i < 16 && k + i < taps; i++, weight += op->in_c)
+                *weight = some[i];
         }
 }
 
 HW_INLINE void multiply_image(way y, const hw_op *op)
 {
-    const uint32_t taps = (uint32_t)op->kernel_h * op->kernel_w;
-    int8_t *weights = (int8_t *)op->scratch;
-    uint8_t *zeros = op->scratch + taps * op->in_c;
-    const channels ch = {.weights = weights, .taps = taps, .stride = op->in_c};
+    const uint32_t taps = (uint32_t)op->kernel_h * op->kernel_w, pixels = (uint32_t)op->out_h * op->out_w;
+    uint8_t *weights = op->scratch, *zeros = weights + taps * op->in_c;
+    const channels ch = {.weights = weights, .taps = taps, .stride = op->in_c, .eight = op->in_c < 16};
     windows at;
     expand(y, op, weights);
     neon_fill(zeros, op->input_zero[0], op->in_c);
-    for (int32_t row = 0; row < op->out_h; row++)
-        for (int32_t x = 0; x < op->out_w; x += 4) {
-            const uint32_t pixel = (uint32_t)row * op->out_w + (uint32_t)x;
-            find_windows(op, zeros, row, x, &at);
-            multiply_pixels(y, op, &ch, &at, pixel, (uint32_t)hw_smaller(op->out_w - x, 4));
-        }
+    for (uint32_t pixel = 0; pixel < pixels; pixel += 4) {
+        find_windows(op, zeros, pixel, pixels - 1, &at);
+        multiply_pixels(y, op, &ch, &at, pixel, pixels - pixel < 4 ? pixels - pixel : 4);
+    }
 }
 
 /* One output after the other. */

@@ -30,6 +30,7 @@ HW_INLINE void arrange(layout l, const uint8_t *codes, uint8_t *arranged)
     } else {
         const uint8x16x4_t low = vld4q_u8(codes);
         const uint8x16x4_t high = l.parts == 8 ? vld4q_u8(codes + 64) : low;
+        HW_UNROLLED
         for (uint32_t i = 0; i < 4; i++) {
             if (l.parts == 4) {
                 vst1q_u8(arranged + 16 * i, low.val[i]);
@@ -56,8 +57,15 @@ HW_INLINE uint8x16_t weights_of(layout l, const uint8_t *row, uint32_t left)
     return left >= 16 ? vld1q_u8(row) : neon_load_some(row, left);
 }
 
+/* How many steps can read whole vectors of a row: a step of 3-bit codes uses 6 bytes and reads 8. */
+HW_INLINE uint32_t whole_steps(layout l, uint32_t steps, uint32_t row_bytes)
+{
+    return l.stored == 3 && steps * 6 + 2 > row_bytes ? steps - 1 : steps;
+}
+
 HW_INLINE void multiply_step(layout l, uint8x16_t bytes, const uint8_t *arranged, uint16x8_t lanes[2], uint32x4_t *sum)
 {
+    HW_UNROLLED
     for (uint32_t part = 0; part < l.parts; part++) {
         const uint8x16_t codes = vld1q_u8(arranged + 16 * part), w = l.stored == 3 ? bytes : part_of(l, bytes, part);
         if (l.limit < l.parts) {
@@ -79,14 +87,19 @@ HW_INLINE void multiply_rows(layout l, const uint8_t *const rows[4], uint32_t le
     while (steps) {
         const uint32_t count = steps < most ? steps : most;
         uint16x8_t lanes[4][2];
+        HW_UNROLLED
         for (uint32_t f = 0; f < 4; f++)
             lanes[f][0] = lanes[f][1] = vdupq_n_u16(0);
         HW_ROLLED
-        for (uint32_t i = 0; i < count; i++, arranged += step_codes(l), offset += step_bytes(l))
+        for (uint32_t i = 0; i < count; i++, arranged += step_codes(l), offset += step_bytes(l)) {
+            HW_UNROLLED
             for (uint32_t f = 0; f < 4; f++)
-                multiply_step(l, weights_of(l, rows[f] + offset, left - offset), arranged, lanes[f], &sums[f]);
-        for (uint32_t f = 0; f < 4 && l.limit >= l.parts; f++)
-            sums[f] = vpadalq_u16(vpadalq_u16(sums[f], lanes[f][0]), lanes[f][1]);
+                multiply_step(l, weights_of(l, rows[f] + offset, left), arranged, lanes[f], &sums[f]);
+        }
+        HW_UNROLLED
+        for (uint32_t f = 0; f < 4; f++)
+            if (l.limit >= l.parts)
+                sums[f] = vpadalq_u16(vpadalq_u16(sums[f], lanes[f][0]), lanes[f][1]);
         steps -= count;
     }
 }
@@ -110,14 +123,16 @@ HW_INLINE void store_outputs(const hw_op *op, uint32_t o, uint32_t count, int32x
 
 HW_INLINE void multiply_matrix(layout l, const hw_op *op)
 {
-    const uint32_t inputs = op->in_c, steps = inputs / step_codes(l), rest = inputs % step_codes(l);
-    const uint32_t row_bytes = hw_row_bytes(inputs, l.stored), done = steps * step_bytes(l);
+    const uint32_t inputs = op->in_c, row_bytes = hw_row_bytes(inputs, l.stored);
+    const uint32_t steps = whole_steps(l, inputs / step_codes(l), row_bytes), rest = inputs - steps * step_codes(l);
+    const uint32_t done = steps * step_bytes(l), ends_in = (rest + step_codes(l) - 1) / step_codes(l);
     uint8_t last[16 * MOST_PARTS] = {0}, last_arranged[16 * MOST_PARTS], *arranged = op->scratch;
     uint32x4_t sum = vdupq_n_u32(0);
     for (uint32_t i = 0; i < steps; i++)
         arrange(l, op->input[0] + i * step_codes(l), arranged + i * step_codes(l));
     neon_copy(last, op->input[0] + steps * step_codes(l), rest);
-    arrange(l, last, last_arranged);
+    for (uint32_t i = 0; i < ends_in; i++)
+        arrange(l, last + i * step_codes(l), last_arranged + i * step_codes(l));
     for (uint32_t k = 0; k < steps * step_codes(l); k += 16)
         sum = vpadalq_u16(sum, vpaddlq_u8(vld1q_u8(arranged + k)));
     for (uint32_t k = 0; k < rest; k += 16)
@@ -126,15 +141,18 @@ HW_INLINE void multiply_matrix(layout l, const hw_op *op)
     for (uint32_t o = 0; o < op->out_c; o += 4) {
         const uint32_t count = op->out_c - o < 4 ? op->out_c - o : 4;
         uint32x4_t sums[4];
-        const uint8_t *rows[4], *ends[4];
+        const uint8_t *rows[4];
+        HW_UNROLLED
         for (uint32_t f = 0; f < 4; f++) {
             rows[f] = op->weights + (f < count ? o + f : o) * row_bytes;
-            ends[f] = rows[f] + done;
             sums[f] = vdupq_n_u32(0);
         }
-        multiply_rows(l, rows, row_bytes, arranged, steps, sums);
-        if (rest)
-            multiply_rows(l, ends, row_bytes - done, last_arranged, 1, sums);
+        multiply_rows(l, rows, 16, arranged, steps, sums);
+        for (uint32_t i = 0; i < ends_in; i++) {
+            const uint32_t from = done + i * step_bytes(l);
+            const uint8_t *const ends[4] = {rows[0] + from, rows[1] + from, rows[2] + from, rows[3] + from};
+            multiply_rows(l, ends, row_bytes - from, last_arranged + i * step_codes(l), 1, sums);
+        }
         const int32x4_t totals = neon_sums(sums[0], sums[1], sums[2], sums[3]);
         const int32x4_t bias = neon_load_words(op->bias + o, count);
         store_outputs(op, o, count, vsubq_s32(vaddq_s32(bias, vaddq_s32(totals, totals)), centre));

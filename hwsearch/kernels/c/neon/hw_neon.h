@@ -12,16 +12,26 @@
 
 #include <arm_neon.h>
 
+/* Before a loop over vectors that must stay in registers. */
+#ifdef __clang__
+#define HW_UNROLLED _Pragma("clang loop unroll(full)")
+#else
+#define HW_UNROLLED _Pragma("GCC unroll 16")
+#endif
+
 /* How four accumulators become codes; see hw_scale. SQDMULH leaves the product's high word and one bit more, which the
- * rounding shift takes away: `right` is minus one more than hw_scale's shift. SQSHL saturates, as hw_raised does. */
+ * rounding shift takes away: `right` is minus one more than hw_scale's shift. SQSHL saturates, as hw_raised does; most scales
+ * shift nothing left, and are not `raised`. */
 typedef struct neon_scale {
     int32x4_t multiplier, left, right;
+    int raised;
 } neon_scale;
 
 HW_INLINE neon_scale neon_make_scale(int32x4_t multiplier, int32x4_t shift)
 {
     const int32x4_t left = vminq_s32(vmaxq_s32(vsubq_s32(vdupq_n_s32(33), shift), vdupq_n_s32(0)), vdupq_n_s32(31));
-    return (neon_scale){multiplier, left, vnegq_s32(vmaxq_s32(vsubq_s32(shift, vdupq_n_s32(31)), vdupq_n_s32(2)))};
+    const int32x4_t right = vnegq_s32(vmaxq_s32(vsubq_s32(shift, vdupq_n_s32(31)), vdupq_n_s32(2)));
+    return (neon_scale){multiplier, left, right, vmaxvq_s32(left) > 0};
 }
 
 HW_INLINE neon_scale neon_one_scale(const hw_op *op)
@@ -31,7 +41,8 @@ HW_INLINE neon_scale neon_one_scale(const hw_op *op)
 
 HW_INLINE int32x4_t neon_scaled(int32x4_t accumulators, neon_scale scale)
 {
-    return vrshlq_s32(vqdmulhq_s32(vqshlq_s32(accumulators, scale.left), scale.multiplier), scale.right);
+    const int32x4_t raised = scale.raised ? vqshlq_s32(accumulators, scale.left) : accumulators;
+    return vrshlq_s32(vqdmulhq_s32(raised, scale.multiplier), scale.right);
 }
 
 /* Eight values to codes: zero point, clamp. */
@@ -59,6 +70,8 @@ HW_INLINE int32x4_t neon_load_words(const int32_t *words, uint32_t count)
         some[i] = words[i];
     return vld1q_s32(some);
 }
+
+HW_INLINE void neon_store_word(uint8_t *to, uint32_t word) { __builtin_memcpy(to, &word, 4); }
 
 HW_INLINE void neon_copy(uint8_t *to, const uint8_t *from, uint32_t count)
 {
@@ -88,45 +101,49 @@ HW_INLINE void neon_fill(uint8_t *to, uint8_t code, uint32_t count)
         to[i] = code;
 }
 
-/* Where 16 codes of `stored` bits, which start at a byte, lie: the two bytes that hold each, and how far it is shifted. */
-#define NEON_BYTES(s, i) (uint8_t)((i) * (s) / 8), (uint8_t)((i) * (s) / 8 + 1)
-#define NEON_EIGHT(s, i) \
-    NEON_BYTES(s, i), NEON_BYTES(s, i + 1), NEON_BYTES(s, i + 2), NEON_BYTES(s, i + 3), NEON_BYTES(s, i + 4), \
-        NEON_BYTES(s, i + 5), NEON_BYTES(s, i + 6), NEON_BYTES(s, i + 7)
-#define NEON_SHIFT(s, i) (int16_t)(-((i) * (s) % 8))
-#define NEON_SHIFTS(s) \
-    NEON_SHIFT(s, 0), NEON_SHIFT(s, 1), NEON_SHIFT(s, 2), NEON_SHIFT(s, 3), NEON_SHIFT(s, 4), NEON_SHIFT(s, 5), \
-        NEON_SHIFT(s, 6), NEON_SHIFT(s, 7)
+/* Where eight codes of `stored` bits, which start at a byte, lie: the byte that holds the start of each, how far it is
+ * shifted right, and the next byte left, which only codes of 3 bits need. */
+#define NEON_BYTE(s, i) (uint8_t)((i) * (s) / 8)
+#define NEON_RIGHT(s, i) (int8_t)(-((i) * (s) % 8))
+#define NEON_LEFT(s, i) (int8_t)(8 - (i) * (s) % 8)
+#define NEON_EIGHT(of, s) of(s, 0), of(s, 1), of(s, 2), of(s, 3), of(s, 4), of(s, 5), of(s, 6), of(s, 7)
+#define NEON_PLACES(s) \
+    { \
+        {NEON_EIGHT(NEON_BYTE, s)}, {NEON_EIGHT(NEON_RIGHT, s)}, {NEON_EIGHT(NEON_LEFT, s)} \
+    }
 
 typedef struct neon_places {
-    uint8_t low[16], high[16];
-    int16_t shift[8];
+    uint8_t byte[8];
+    int8_t right[8], left[8];
 } neon_places;
 
-static const neon_places neon_codes_at[4] __attribute__((unused)) = {
-    {{NEON_EIGHT(1, 0)}, {NEON_EIGHT(1, 8)}, {NEON_SHIFTS(1)}},
-    {{NEON_EIGHT(2, 0)}, {NEON_EIGHT(2, 8)}, {NEON_SHIFTS(2)}},
-    {{NEON_EIGHT(3, 0)}, {NEON_EIGHT(3, 8)}, {NEON_SHIFTS(3)}},
-    {{NEON_EIGHT(4, 0)}, {NEON_EIGHT(4, 8)}, {NEON_SHIFTS(4)}},
-};
+static const neon_places neon_codes_at[4]
+    __attribute__((unused)) = {NEON_PLACES(1), NEON_PLACES(2), NEON_PLACES(3), NEON_PLACES(4)};
 
-/* The codes index .. index + 15 of a row, cut to their top `bits` bits; index is a multiple of 16. Beyond the row come
- * zeros or the codes of the next. */
+/* Eight codes from the bytes that hold them, cut to their top `bits` bits. */
+HW_INLINE uint8x8_t neon_eight(uint8x8_t bytes, uint32_t stored, uint32_t bits)
+{
+    const neon_places *at = &neon_codes_at[stored - 1];
+    const uint8x8_t place = vld1_u8(at->byte);
+    const int8x8_t cut = vdup_n_s8((int8_t)(stored - bits));
+    uint8x8_t codes = vshl_u8(vtbl1_u8(bytes, place), vsub_s8(vld1_s8(at->right), cut));
+    if (stored == 3)
+        codes = vorr_u8(codes, vshl_u8(vtbl1_u8(bytes, vadd_u8(place, vdup_n_u8(1))), vsub_s8(vld1_s8(at->left), cut)));
+    return vand_u8(codes, vdup_n_u8((uint8_t)((1u << bits) - 1u)));
+}
+
+/* The codes index .. index + 15 of a row, cut likewise; index is a multiple of 16. Beyond the row come zeros or the codes of
+ * the next. */
 HW_INLINE uint8x16_t neon_weights(const uint8_t *row, uint32_t row_bytes, uint32_t index, uint32_t stored, uint32_t bits)
 {
     const uint32_t offset = index / 8 * stored, left = offset < row_bytes ? row_bytes - offset : 0;
-    const int8_t cut = (int8_t)(stored - bits);
     if (stored == 8) {
         const uint8x16_t codes = left >= 16 ? vld1q_u8(row + offset) : neon_load_some(row + offset, left);
-        return vshlq_u8(codes, vdupq_n_s8((int8_t)-cut));
+        return bits == 8 ? codes : vshlq_u8(codes, vdupq_n_s8((int8_t)-(int32_t)(8 - bits)));
     }
-    const neon_places *at = &neon_codes_at[stored - 1];
-    const uint8x16_t bytes =
-        left >= 8 ? vcombine_u8(vld1_u8(row + offset), vdup_n_u8(0)) : neon_load_some(row + offset, left);
-    const int16x8_t shift = vsubq_s16(vld1q_s16(at->shift), vdupq_n_s16(cut));
-    const uint16x8_t low = vshlq_u16(vreinterpretq_u16_u8(vqtbl1q_u8(bytes, vld1q_u8(at->low))), shift);
-    const uint16x8_t high = vshlq_u16(vreinterpretq_u16_u8(vqtbl1q_u8(bytes, vld1q_u8(at->high))), shift);
-    return vandq_u8(vmovn_high_u16(vmovn_u16(low), high), vdupq_n_u8((uint8_t)((1u << bits) - 1u)));
+    const uint8x8_t bytes = left >= 8 ? vld1_u8(row + offset) : vget_low_u8(neon_load_some(row + offset, left));
+    const uint8x8_t next = vreinterpret_u8_u64(vshl_u64(vreinterpret_u64_u8(bytes), vdup_n_s64(-(int64_t)(8 * stored))));
+    return vcombine_u8(neon_eight(bytes, stored, bits), neon_eight(next, stored, bits));
 }
 
 /* Sums of the lanes of four vectors. */

@@ -25,12 +25,14 @@
 #define HW_OWN_AVG_POOL
 #define HW_OWN_CONV2D
 #define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_LINEAR
 #define HW_OWN_MAX_POOL
 #define HW_OWN_REQUANTIZE
 #elif defined(__ARM_ARCH_6M__)
 #define HW_CORTEX_M0
 #define HW_OWN_CONV2D
 #define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_LINEAR
 #elif defined(__riscv)
 #define HW_RISCV
 #define HW_OWN_LINEAR
@@ -120,10 +122,23 @@ HW_INLINE int32_t hw_raised(int32_t accumulator, hw_scale scale)
     return accumulator < -scale.limit ? -INT32_MAX : hw_shifted(accumulator, scale);
 }
 
+/* The high word of a product of signed numbers, the second positive. A core without long multiplication would call a function
+ * for it; four products of halves are a fifth of that. */
+HW_INLINE int32_t hw_high_product(int32_t a, int32_t b)
+{
+#ifdef HW_CORTEX_M0
+    const uint32_t a_low = (uint32_t)a & 0xFFFFu, b_low = (uint32_t)b & 0xFFFFu;
+    const int32_t a_high = a >> 16, b_high = b >> 16, middle = a_high * (int32_t)b_low + (int32_t)(a_low * b_low >> 16);
+    const uint32_t other = ((uint32_t)middle & 0xFFFFu) + a_low * (uint32_t)b_high;
+    return a_high * b_high + (middle >> 16) + (int32_t)(other >> 16);
+#else
+    return (int32_t)((int64_t)a * b >> 32);
+#endif
+}
+
 HW_INLINE uint8_t hw_code(int32_t raised, hw_scale scale, int32_t zero, int32_t max)
 {
-    const int32_t high = (int32_t)((int64_t)raised * scale.multiplier >> 32);
-    return hw_clamped(((high + scale.half) >> scale.shift) + zero, max);
+    return hw_clamped(((hw_high_product(raised, scale.multiplier) + scale.half) >> scale.shift) + zero, max);
 }
 
 /* Write one output of a weighted operation: a code, or the accumulator itself where there is no multiplier. */
@@ -173,15 +188,10 @@ HW_INLINE void hw_store(uint8_t *bytes, uint32_t word)
 /* The larger of each pair of bytes. */
 HW_INLINE uint32_t hw_larger_bytes(uint32_t a, uint32_t b)
 {
-    uint32_t larger;
-#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
-    __asm__("usub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
-#else
-    larger = 0;
-    for (uint32_t i = 0; i < 32; i += 8)
-        larger |= ((a >> i & 255u) > (b >> i & 255u) ? a : b) & 255u << i;
-#endif
-    return larger;
+    /* The top bit of a difference says which lower seven bits are larger; it decides where the top bits are equal. */
+    const uint32_t top = 0x80808080u, difference = (a | top) - (b & ~top);
+    const uint32_t is_larger = ((a & ~b) | (~(a ^ b) & difference)) & top, mask = (is_larger << 1) - (is_larger >> 7);
+    return b ^ ((a ^ b) & mask);
 }
 
 /* Bytes of one output channel's row of weights. */
@@ -237,12 +247,7 @@ HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t row_bytes, uint32_
 /* sum + low halves' product + high halves' product; halves are signed. */
 HW_INLINE int32_t hw_dual_multiply_add(int32_t sum, uint32_t a, uint32_t b)
 {
-#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
-    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
-    return sum;
-#else
     return sum + (int16_t)a * (int16_t)b + (int16_t)(a >> 16) * (int16_t)(b >> 16);
-#endif
 }
 
 /* A 64-bit sum of 32-bit products. Arm compilers keep it in one instruction only if they are told to: written in C, sums
