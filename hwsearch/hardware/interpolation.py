@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.hardware.blocks import MOST_FILTERS, blocks, channel_tile
@@ -260,6 +259,8 @@ def _dimensions(key: RowKey) -> Floats:
 
 def _fit(counts: Floats, latencies: Floats) -> Floats:
     """Cost of one turn of each loop, minimising the sum of squared relative errors; 0 for loops that no row enters."""
+    from scipy.optimize import nnls  # takes longer to load than tables that need no fit take to price
+
     entered = counts.max(axis=0) > 0
     scale = counts[:, entered].max(axis=0)  # [features]
     solution, _ = nnls(counts[:, entered] / scale / latencies[:, None], np.ones(len(latencies)), maxiter=50 * counts.shape[1])
