@@ -22,6 +22,7 @@ enum { LEVELS = 5 }; /* most weights of a pair of bits, 2^0 .. 2^4 */
 
 /* How a tile lies in the scratch memory. */
 typedef struct pixels {
+    uint32_t channels;      /* of a group's input */
     uint32_t window, row;   /* codes of a window; the same padded to whole vectors */
     uint32_t count, tile;   /* output pixels; most of them in a tile, a multiple of four */
     uint32_t pixel_bytes;   /* of a pixel in a tile */
@@ -43,7 +44,7 @@ HW_INLINE pixels make_pixels(const hw_op *op, uint32_t bits, uint32_t activation
 {
     const tiling t = make_tiling(op, bits);
     const uint32_t channels = op->in_c / op->groups;
-    pixels p = {.window = (uint32_t)op->kernel_h * op->kernel_w * channels, .count = (uint32_t)op->out_h * op->out_w};
+    pixels p = {.channels = channels, .window = (uint32_t)op->kernel_h * op->kernel_w * channels, .count = (uint32_t)op->out_h * op->out_w};
     uint32_t room = (uint32_t)(t.padding - op->scratch), weight_bytes, staged = 0;
     if (bitwise) {
         p.row = (p.window + 63u) & ~63u;
@@ -69,7 +70,7 @@ HW_INLINE pixels make_pixels(const hw_op *op, uint32_t bits, uint32_t activation
 /* The codes under the window of an output pixel, in order, with the zero point where there is no input, and zeros behind. */
 HW_INLINE void copy_window(const hw_op *op, const pixels *p, uint32_t pixel, uint32_t first, uint8_t *row)
 {
-    const uint32_t channels = op->in_c / op->groups;
+    const uint32_t channels = p->channels;
     const int32_t top = (int32_t)(pixel / op->out_w) * op->stride_h - op->pad_h;
     const int32_t left = (int32_t)(pixel % op->out_w) * op->stride_w - op->pad_w;
     const int inside = left >= 0 && left + op->kernel_w <= op->in_w && op->groups == 1;
