@@ -82,6 +82,11 @@ class EmulatedPackage:
             entries=np.array([entry for _, entry in results], np.int64),
         )
 
+    @property
+    def cycles(self) -> int:
+        """Cycles of the last inference."""
+        return self._core.cycles
+
     def cycles_of_entry(self, entry: int, image: Codes) -> int:
         """Cycles of a whole inference that is made to end at `entry`, for one `[H, W, C]` image."""
         self._call(image, RUN_BETWEEN, entry, entry)

@@ -7,6 +7,7 @@ and loops are aligned, so that cycles do not move with the order in which functi
 import hashlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -183,7 +184,8 @@ def build_elf(
 ) -> Path:
     """Link an image without an operating system at `out`: code and constants in flash, variables in RAM, no start-up code.
 
-    `keep` names the functions that will be called; what they do not reach is left out.
+    `keep` names the functions that will be called; what they do not reach is left out. Each source is compiled alone and kept,
+    so that packages which share kernels build them once.
 
     Raises:
         ToolchainError: the compiler refuses the sources.
@@ -193,7 +195,12 @@ def build_elf(
     # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
     linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
     linking += [] if compiler.name == "ziglang" else ["-nostartfiles"]
-    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources), *linking], out, compiler)
+    options = _options(compiler, includes, macros)
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [Path(folder) / f"{number}.o" for number in range(len(sources))]
+        for source, compiled in zip(sources, objects, strict=True):
+            _build([source], includes, [*options, "-c", str(source)], compiled, compiler)
+        return _build(objects, (), [*compiler.flags, *map(str, objects), *linking], out, compiler)
 
 
 def build_shared(
@@ -226,7 +233,7 @@ def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequenc
     """Run the compiler, unless it built exactly this before."""
     places = {*map(str, sources), *(f"-I{folder}" for folder in includes)}  # what is built does not depend on where it lies
     options = [argument for argument in arguments if argument not in places]
-    key = _content_key(compiler, options, [*sources, *_headers(sources, includes)])
+    key = _content_key(compiler, options, _read(sources, includes))
     built = cache_folder() / "build" / f"{key}{out.suffix}"
     if not built.exists():
         built.parent.mkdir(parents=True, exist_ok=True)
@@ -239,10 +246,22 @@ def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequenc
     return out
 
 
-def _headers(sources: Sequence[Path], includes: Sequence[Path]) -> list[Path]:
-    """Every file that a source could include by name: those beside it and those in the include folders."""
-    folders = {source.parent for source in sources} | set(includes)
-    return sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".h", ".c", ".inc"))
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"\n]+)[>"]', re.MULTILINE)
+
+
+def _read(sources: Sequence[Path], includes: Sequence[Path]) -> list[Path]:
+    """The sources and every file that they may include, through others too, whatever is switched on."""
+    found = dict.fromkeys(sources)
+    waiting = list(sources)
+    while waiting:
+        file = waiting.pop()
+        for name in _INCLUDE.findall(file.read_bytes()):
+            for folder in (file.parent, *includes):
+                path = folder / name.decode()
+                if path.is_file() and path not in found:
+                    found[path] = None
+                    waiting.append(path)
+    return list(found)
 
 
 def _content_key(compiler: Compiler, arguments: Sequence[str], files: Sequence[Path]) -> str:

@@ -194,7 +194,8 @@ def test_depthwise_fields_hold_sums_of_either_sign(precision: Precision) -> None
         op = convolution((4, height, width), 4, (3, 3), (step, step), (1, 1), groups=4)
         case = random_case(op, precision, precision.weight_bits, seed)
         bias = np.array([0, 9000, -9000, 40000], np.int32)
-        for extreme in (with_largest_codes(case), with_smallest_weights(case)):
+        largest = with_largest_codes(case)
+        for extreme in (largest, replace(case, inputs=largest.inputs), with_smallest_weights(case)):
             constants = replace(extreme.constants, bias=bias, shift=extreme.constants.shift + 4)
             assert agrees(replace(extreme, constants=constants)), f"{op} {precision}"
 
@@ -278,3 +279,22 @@ def test_one_wide_code_ends_the_table_of_narrow_sums(place: int) -> None:
     inputs = tuple(codes.copy() for codes in case.inputs)
     inputs[place % 2].reshape(-1)[place] = 16
     assert agrees(replace(case, inputs=inputs))
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_linear_operations_agree(precision: Precision) -> None:
+    """Rows of every length modulo a word and a turn of the loops, few and odd numbers of filters, all stored widths."""
+    random = np.random.default_rng(ALL_PRECISIONS.index(precision))
+    lengths = [1, 7, 10, 11, 21, 22, 32, 33, 64, 96, 97, *random.integers(1, 300, 8).tolist()]
+    for seed, length in enumerate(lengths):
+        outputs = int(random.integers(1, 6))
+        op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(length,), out_shape=(outputs,))
+        for stored in (bits for bits in WIDTHS if bits >= precision.weight_bits):
+            case = random_case(op, precision, stored, seed, logits=seed % 2 == 0)
+            assert agrees(case if seed % 2 == 0 else varied(case, seed)), f"{op} {precision} of {stored}"
+            assert agrees(with_largest_codes(case)), f"largest codes: {op} {precision} of {stored}"
+
+
+def test_a_long_sum_of_multiples_of_codes_does_not_overflow() -> None:
+    op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(65535,), out_shape=(2,))
+    assert agrees(with_largest_codes(random_case(op, Precision(1, 8), 8, 0, logits=True)))

@@ -79,6 +79,14 @@ HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
     return to;
 }
 
+/* The larger of each pair of bytes. */
+HW_INLINE uint32_t hw_larger_of_bytes(uint32_t a, uint32_t b)
+{
+    uint32_t larger;
+    __asm__("usub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
+    return larger;
+}
+
 /* sum + the four bytes of a word. */
 HW_INLINE uint32_t hw_add_bytes(uint32_t sum, uint32_t word)
 {

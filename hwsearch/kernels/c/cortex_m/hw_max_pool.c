@@ -17,7 +17,7 @@ HW_INLINE void max_pixel(const uint8_t *window, uint32_t rows, uint32_t columns,
         for (uint32_t v = rows; v; v--, codes += next_row)
             HW_ROLLED
             for (uint32_t u = columns; u; u--, codes += channels)
-                largest = hw_larger_bytes(largest, hw_load(codes));
+                largest = hw_larger_of_bytes(largest, hw_load(codes));
         hw_store(output + c, largest);
     }
     for (uint32_t c = whole; c < channels; c++) {

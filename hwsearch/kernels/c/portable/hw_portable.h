@@ -25,6 +25,7 @@
 #define HW_OWN_AVG_POOL
 #define HW_OWN_CONV2D
 #define HW_OWN_DEPTHWISE_CONV2D
+#define HW_OWN_LINEAR
 #define HW_OWN_MAX_POOL
 #define HW_OWN_REQUANTIZE
 #elif defined(__ARM_ARCH_6M__)
@@ -187,16 +188,10 @@ HW_INLINE void hw_store(uint8_t *bytes, uint32_t word)
 /* The larger of each pair of bytes. */
 HW_INLINE uint32_t hw_larger_bytes(uint32_t a, uint32_t b)
 {
-    uint32_t larger;
-#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
-    __asm__("usub8 %0, %1, %2\n\tsel %0, %1, %2" : "=&r"(larger) : "r"(a), "r"(b) : "cc");
-#else
     /* The top bit of a difference says which lower seven bits are larger; it decides where the top bits are equal. */
     const uint32_t top = 0x80808080u, difference = (a | top) - (b & ~top);
     const uint32_t is_larger = ((a & ~b) | (~(a ^ b) & difference)) & top, mask = (is_larger << 1) - (is_larger >> 7);
-    larger = b ^ ((a ^ b) & mask);
-#endif
-    return larger;
+    return b ^ ((a ^ b) & mask);
 }
 
 /* Bytes of one output channel's row of weights. */
@@ -252,12 +247,7 @@ HW_INLINE uint32_t hw_four_codes(const uint8_t *row, uint32_t row_bytes, uint32_
 /* sum + low halves' product + high halves' product; halves are signed. */
 HW_INLINE int32_t hw_dual_multiply_add(int32_t sum, uint32_t a, uint32_t b)
 {
-#if defined(__ARM_FEATURE_DSP) && defined(__GNUC__)
-    __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
-    return sum;
-#else
     return sum + (int16_t)a * (int16_t)b + (int16_t)(a >> 16) * (int16_t)(b >> 16);
-#endif
 }
 
 /* A 64-bit sum of 32-bit products. Arm compilers keep it in one instruction only if they are told to: written in C, sums
