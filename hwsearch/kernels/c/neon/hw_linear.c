@@ -2,7 +2,9 @@
  *
  * Each weight is used once, so it is taken out of its stored byte in place: a vector of 16 bytes holds 8 / stored_bits parts,
  * each a shift and a mask away, and the input is arranged to match, once. Eight codes of 3 bits lie in three bytes, of
- * which three vectors hold 16 each. Products of few bits add up in 16-bit lanes, as in hw_conv2d.c. sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
+ * which three vectors hold 16 each. Products of few bits add up in 16-bit lanes, as in hw_conv2d.c.
+ *
+ * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
  */
 #include "neon/hw_neon.h"
 
@@ -142,8 +144,8 @@ HW_INLINE void store_outputs(const hw_op *op, uint32_t o, uint32_t count, int32x
     int32_t some[4];
     vst1q_s32(some, accumulators);
     if (op->multiplier) {
-        const neon_scale scale = neon_make_scale(neon_load_words(op->multiplier + o, count), neon_load_words(op->shift + o, count));
-        const int32x4_t values = neon_scaled(accumulators, scale);
+        const int32x4_t multiplier = neon_load_words(op->multiplier + o, count);
+        const int32x4_t values = neon_scaled(accumulators, neon_make_scale(multiplier, neon_load_words(op->shift + o, count)));
         vst1_u8(codes, neon_clamped(values, values, vdupq_n_s32(op->output_zero), vdup_n_u8(op->output_max)));
     }
     for (uint32_t i = 0; i < count; i++)
