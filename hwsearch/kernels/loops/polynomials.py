@@ -191,7 +191,7 @@ def poly_header() -> Iterator[str]:
     yield "/* 3x3 convolutions as products of polynomials; hw_polynomials.h explains. */"
     yield f"enum {{ POLY_ROWS = {POLY_ROWS}, POLY_STRIDED_ROWS = {POLY_STRIDED_ROWS} }};"
     yield f"enum {{ FINISH_UNROLL = {FINISH_UNROLL}, FINISH_POSITION_BYTES = {FINISH_POSITION} }};\n"
-    yield "/* A loop, the channels in its code, whether it moves along them, several turns to a segment, bytes of code of a channel,"
+    yield "/* A loop, the channels in its code, whether it moves along them, several turns to a segment, bytes of code of one,"
     yield " * and bytes from the input rows under one pair of output rows to those under the next. */"
     yield "struct poly_loop {\n    void (*run)(const void *call);\n    uint32_t unroll, turns, channel_bytes, pair_bytes;\n};\n"
     yield call_struct("poly_call", POLY_CALL)

@@ -7,7 +7,7 @@
 enum { POLY_ROWS = 10, POLY_STRIDED_ROWS = 17 };
 enum { FINISH_UNROLL = 4, FINISH_POSITION_BYTES = 60 };
 
-/* A loop, the channels in its code, whether it moves along them, several turns to a segment, bytes of code of a channel,
+/* A loop, the channels in its code, whether it moves along them, several turns to a segment, bytes of code of one,
  * and bytes from the input rows under one pair of output rows to those under the next. */
 struct poly_loop {
     void (*run)(const void *call);

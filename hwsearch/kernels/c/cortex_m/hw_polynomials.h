@@ -1,4 +1,4 @@
-/* 3x3 convolutions with stride 1 of narrow codes, as products of polynomials.
+/* 3x3 convolutions of narrow codes, as products of polynomials.
  *
  * K neighbouring pixels in one word and the three weights of a kernel row, reversed, in another, fields S bits apart:
  *
@@ -21,6 +21,11 @@
  *
  * A tile is 8 rows of output, packed as [segment][channel][10 input rows]: 2 output rows times 2 filters share their loads,
  * 10 for 12 multiplications.
+ *
+ * With stride 2, an output gets a product from one column in the middle of its window, and shares the columns beside it with
+ * its neighbours. K middle columns are one word, m0 + m1 X + .., to be multiplied by u1; the K columns behind them another, to
+ * be multiplied by u2 + u0 X. So two UMLAL make 3K products, and one field stays in the sum. Pixels need no room for three
+ * weights: w4a4 has K = 3 with S = 14. A tile is [segment][channel][17 input rows][2 words].
  *
  * Segments start and end with the image: a column of padding counts as zeros, and what it adds with another zero point, which
  * depends on the filter alone, is added to the totals of the first or last output column.
