@@ -42,7 +42,7 @@ HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32
 {
     const uint32_t window = (uint32_t)op->kernel_h * op->kernel_w * t->channels, words = group_words(lanes);
     const uint32_t all = (uint32_t)((uint32_t *)(void *)t->padding - t->pixels) + t->channels / 4;
-    s->gathered = t->gathered || t->channels % 4 != 0;
+    s->gathered = t->channels % 4 != 0 || t->positions < (uint32_t)(t->columns - 1) * op->stride_w + op->kernel_w;
     s->columns = t->columns, s->rows = t->rows;
     if (s->gathered) {
         s->groups = (window + 3) / 4, s->runs = 1, s->run_words = 0;
@@ -109,6 +109,20 @@ HW_APART void pack_aligned(const hw_op *op, const tiling *t, const windows *s, i
     sum_windows(op, t, sums);
 }
 
+/* Loads before stores: either takes two instructions' time if the other waits for it. */
+HW_INLINE uint8_t *copy_bytes(uint8_t *to, const uint8_t *from, uint32_t count)
+{
+    HW_ROLLED
+    for (; count >= 4; count -= 4, from += 4, to += 4) {
+        const uint8_t q0 = from[0], q1 = from[1], q2 = from[2], q3 = from[3];
+        to[0] = q0, to[1] = q1, to[2] = q2, to[3] = q3;
+    }
+    HW_ROLLED
+    for (; count; count--)
+        *to++ = *from++;
+    return to;
+}
+
 /* The codes of one window in a row, and 0 beyond the last. */
 HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy, uint8_t *end)
 {
@@ -122,9 +136,8 @@ HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t
         while (copy < from)
             *copy++ = (uint8_t)zero;
         const uint8_t *code = op->input[0] + ((uint32_t)row * (uint32_t)width + (uint32_t)(left + skipped)) * op->in_c + first;
-        if (op->groups == 1)
-            for (; copy < until; copy++, code++)
-                *copy = *code;
+        if (op->groups == 1 && copy < until)
+            copy = copy_bytes(copy, code, (uint32_t)(until - copy));
         else
             for (; copy < until; code += op->in_c)
                 for (uint32_t c = 0; c < t->channels; c++)
