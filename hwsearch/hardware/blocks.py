@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 
-MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, SHORT_RUN, STRETCH_BYTES, CHANNEL_BYTES = 3, 16, 16, 16384, 8, 16, 8192
+MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, CHANNEL_BYTES, SHORTEST_RUN = 3, 32, 16, 16384, 8192, 8
+STRETCH_BYTES, COLUMN_BYTES = 16, 48
+FEW_ROWS = 12
+"""A depthwise convolution with fewer output rows goes one pixel at a time."""
 FEWEST_PRODUCTS = 16
 """Fields that hold fewer products are not worth emptying."""
 
@@ -32,8 +35,19 @@ class Blocks:
     fields: int
     limit: int
     gathered: bool
+    part_h: int
+    part_w: int
     rows: int
     columns: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.part_h // self.rows) * -(-self.part_w // self.columns)
+
+    @property
+    def runs(self) -> int:
+        """Stretches of consecutive codes in a window."""
+        return 1 if self.gathered else self.op.kernel[0]
 
     @property
     def lanes(self) -> int:
@@ -59,12 +73,11 @@ class Blocks:
     def tile_bytes(self) -> int:
         """Packed codes, their sums, and totals of one row of places."""
         row = self.positions * (self.window if self.gathered else self.channels) * 8
-        return self.in_rows * (row + self.positions * self.lanes * 4) + self.columns * self.lanes * MOST_FILTERS * 4
+        return self.in_rows * (row + self.positions * self.lanes * 4) + self.columns * COLUMN_BYTES
 
     def scratch_bytes(self) -> int:
         """The tile, expanded weights of three filters, stretches, one pixel of padding."""
-        runs = 1 if self.gathered else self.op.kernel[0]
-        stretches = STRETCH_BYTES * (runs + self.window // self.limit + 1)
+        stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 1)
         return self.tile_bytes + 4 * MOST_FILTERS * self.window + stretches + -(-self.channels // 4) * 4
 
 
@@ -74,11 +87,13 @@ def blocks(op: Op, precision: Precision) -> Blocks:
     _, out_h, out_w = op.out_shape
     if op.kernel == op.stride == (1, 1) and op.padding == (0, 0):
         out_h, out_w = 1, out_h * out_w
-    short = op.kernel[1] * (op.in_shape[0] // op.groups) < SHORT_RUN
+    short = op.kernel[1] * (op.in_shape[0] // op.groups) < SHORTEST_RUN
     gathered = short or (op.kernel[0] <= op.stride[0] and op.kernel[1] <= op.stride[1])
 
     def tile(rows: int, columns: int) -> Blocks:
-        return Blocks(op=op, fields=fields, limit=limit, gathered=gathered, rows=rows, columns=columns)
+        return Blocks(
+            op=op, fields=fields, limit=limit, gathered=gathered, part_h=part_h, part_w=part_w, rows=rows, columns=columns
+        )
 
     part_h, part_w = _part(out_h, out_w, 2 * fields)
     rows, columns = min(part_h, MOST_ROWS), min(part_w, MOST_COLUMNS)
@@ -114,7 +129,7 @@ def channel_tile(op: Op, precision: Precision) -> ChannelTile | None:
     if op.kernel != (3, 3) or op.stride[1] > 2:
         return None
     reach = 9 * (2**precision.weight_bits - 1) * 2 ** (precision.activation_bits - 1)
-    lanes = 4 if reach < 2**7 else 2 if reach < 2**15 else 1
+    lanes = 1 if op.out_shape[1] < FEW_ROWS else 4 if reach < 2**7 else 2 if reach < 2**15 else 1
     part_h, part_w = _part(op.out_shape[1], op.out_shape[2], lanes)
 
     def tile(rows: int) -> ChannelTile:

@@ -194,7 +194,8 @@ def test_depthwise_fields_hold_sums_of_either_sign(precision: Precision) -> None
         op = convolution((4, height, width), 4, (3, 3), (step, step), (1, 1), groups=4)
         case = random_case(op, precision, precision.weight_bits, seed)
         bias = np.array([0, 9000, -9000, 40000], np.int32)
-        for extreme in (with_largest_codes(case), with_smallest_weights(case)):
+        largest = with_largest_codes(case)
+        for extreme in (largest, replace(case, inputs=largest.inputs), with_smallest_weights(case)):
             constants = replace(extreme.constants, bias=bias, shift=extreme.constants.shift + 4)
             assert agrees(replace(extreme, constants=constants)), f"{op} {precision}"
 
@@ -208,6 +209,19 @@ def test_shapes_of_real_networks_agree(precision: Precision) -> None:
         convolution((16, 32, 32), 32, (1, 1), stride=(2, 2)),
         convolution((64, 12, 12), 64, (1, 1)),
         convolution((256, 3, 3), 32, (3, 3), padding=(1, 1)),
+    ]
+    for op in ops:
+        assert agrees(random_case(op, precision, 8, 3)), f"{op} {precision}"
+
+
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_wide_images_are_cut_into_tiles_of_uneven_width(precision: Precision) -> None:
+    ops = [
+        convolution((16, 5, 150), 4, (3, 3), padding=(1, 1)),
+        convolution((16, 5, 170), 4, (3, 3), stride=(2, 2), padding=(1, 1)),
+        convolution((32, 4, 90), 6, (3, 3), stride=(2, 2), padding=(0, 2)),
+        convolution((3, 5, 800), 4, (3, 3), padding=(1, 1)),
+        convolution((3, 5, 601), 8, (5, 3), stride=(2, 2), padding=(2, 1)),
     ]
     for op in ops:
         assert agrees(random_case(op, precision, 8, 3)), f"{op} {precision}"
