@@ -100,8 +100,10 @@ def layers() -> Iterator[Op]:
 def floor(op: Op, precision: Precision) -> float | None:
     """Cycles per MAC of multiplications and their loads alone; see hwsearch/kernels/loops."""
     if op.kind is OpKind.LINEAR:
-        codes = 32 // precision.weight_bits  # of one of two filters' words, which take two loads and one for each pair of inputs
-        return (codes + 3 + codes / 2) / (2 * codes)
+        bits, codes = precision.weight_bits, 32 / precision.weight_bits
+        fours = bits == 1 or (bits != 3 and 4 * (2**bits - 1) * (2**precision.activation_bits - 1) < 256)
+        lanes = 4 if fours else 2  # products of a multiplication; a word of each of two filters takes 3 cycles, one of inputs 1
+        return (2 * codes / lanes + 3 + codes / lanes) / (2 * codes)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
         cut = depthwise_streams(op, precision)
         if cut is None:
