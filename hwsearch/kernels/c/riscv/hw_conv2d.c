@@ -16,12 +16,13 @@
 
 enum { FILTERS = 4, SUMS = FILTERS * QUAD };
 
-/* `room`: groups after which fields must be emptied. */
+/* `room`: groups after which fields are emptied; where it would be few, each at once. */
 typedef struct fields {
     uint32_t bits, lanes, room;
 } fields;
 
-#define FIELDS(W, A) {.bits = (W), .lanes = HW_LANES(W, A), .room = HW_LANES(W, A) == 2 ? HW_LIMIT(W, A) / 2 : HW_LIMIT(W, A)}
+#define ROOM(W, A) (HW_LANES(W, A) == 2 ? HW_LIMIT(W, A) / 2 : HW_LANES(W, A) == 4 && HW_LIMIT(W, A) < 8 ? 1 : HW_LIMIT(W, A))
+#define FIELDS(W, A) {.bits = (W), .lanes = HW_LANES(W, A), .room = ROOM(W, A)}
 
 /* How windows lie in the packed codes, in words; `groups` is the length of a run. */
 typedef struct windows {
@@ -146,7 +147,8 @@ HW_APART uint8_t *copy_clipped(const hw_op *op, const tiling *t, int32_t top, in
 }
 
 /* The codes of one window in a row, and 0 beyond the last. */
-HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy, uint8_t *end)
+HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy,
+                          uint8_t *end)
 {
     const int inside = top >= 0 && top + op->kernel_h <= t->in_h && left >= 0 && left + op->kernel_w <= t->in_w;
     if (inside && op->groups == 1) {
@@ -231,8 +233,8 @@ HW_INLINE void expand_block(fields f, const hw_op *op, const tiling *t, const wi
     }
 }
 
-/* Multiply four words of codes by four of weights. Where `full`, a field holds one sum of four products and no more, and is taken
- * out at once. Each word of codes is loaded two products before it is needed. */
+/* Multiply four words of codes by four of weights. Where `full`, the sum of four products is taken out of its field at once. Each
+ * word of codes is loaded two products before it is needed. */
 HW_INLINE void multiply_words(uint32_t sums[SUMS], const uint32_t *a, const uint32_t *w, int full)
 {
     uint32_t q = a[0];
