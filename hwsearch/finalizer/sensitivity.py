@@ -12,12 +12,11 @@ from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost_model import UnitPrice
 from hwsearch.hardware.knapsack import choose
 from hwsearch.progress import Progress, silent
-from hwsearch.quantizers.calibrate import estimate_statistics
+from hwsearch.quantizers.calibrate import STATISTICS_IMAGES, estimate_statistics
 from hwsearch.quantizers.evaluation import evaluate
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.tasks.task import Task
 
-STATISTICS_IMAGES = 512
 LOSS_IMAGES = 512
 
 

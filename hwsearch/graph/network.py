@@ -25,6 +25,7 @@ class Network:
         self.input_shape = input_shape
         self.name = name
         self._by_name = {op.name: op for op in self.ops}
+        self._paths: dict[tuple[str, ...], tuple[Op, ...]] = {}
         self._check()
 
     def _check(self) -> None:
@@ -56,7 +57,12 @@ class Network:
 
     def consumers(self, tensor: str) -> tuple[Op, ...]:
         """Operations that read the output of `tensor` (an operation's name or `input`), in execution order."""
-        return tuple(op for op in self.ops if tensor in op.inputs)
+        return self._consumers.get(tensor, ())
+
+    @cached_property
+    def _consumers(self) -> dict[str, tuple[Op, ...]]:
+        read = dict.fromkeys(source for op in self.ops for source in op.inputs)
+        return {tensor: tuple(op for op in self.ops if tensor in op.inputs) for tensor in read}
 
     def shape_of(self, tensor: str) -> Shape:
         return self.input_shape if tensor == INPUT else self[tensor].out_shape
@@ -81,11 +87,12 @@ class Network:
 
     def path(self, exit_names: Iterable[str]) -> tuple[Op, ...]:
         """Operations that must run to reach all the named exits, in execution order (`""` is the trunk's end)."""
-        needed: set[str] = set()
-        for exit_name in exit_names:
-            end = self.output_of(exit_name).name
-            needed |= nx.ancestors(self.graph, end) | {end}
-        return tuple(op for op in self.ops if op.name in needed)
+        wanted = tuple(exit_names)
+        if wanted not in self._paths:
+            ends = [self.output_of(exit_name).name for exit_name in wanted]
+            needed = set(ends).union(*(nx.ancestors(self.graph, end) for end in ends))
+            self._paths[wanted] = tuple(op for op in self.ops if op.name in needed)
+        return self._paths[wanted]
 
     def output_bits(self, name: str, assignment: BitAssignment) -> int:
         """Width at which an operation's output is stored: that of its readers; 32 for logits."""
@@ -142,14 +149,18 @@ def plan_memory(
     """
     steps = tuple(ops) if ops is not None else network.ops
     blocks = [(tensor_bytes(name), first, last, name) for name, (first, last) in network.lifetimes(steps).items()]
-    blocks += [(scratch_bytes(op), step, step, f"{op.name}:scratch") for step, op in enumerate(steps) if scratch_bytes(op)]
-    placed: list[tuple[int, int, int, int]] = []
+    scratch = [(scratch_bytes(op), step, step, f"{op.name}:scratch") for step, op in enumerate(steps)]
+    blocks += [block for block in scratch if block[0]]
+    taken: list[list[tuple[int, int]]] = [[] for _ in range(len(steps) or 1)]  # places by step
     offsets: dict[str, int] = {}
+    arena_bytes = 0
     for size, first, last, name in sorted(blocks, key=lambda block: (-block[0], block[1], block[3])):
         offset = 0
-        for start, end, other_first, other_last in sorted(placed):
-            if other_first <= last and first <= other_last and start < offset + size and offset < end:
+        for start, end in sorted({place for places in taken[first : last + 1] for place in places}):
+            if start < offset + size and offset < end:
                 offset = -(-end // 8) * 8
         offsets[name] = offset
-        placed.append((offset, offset + size, first, last))
-    return MemoryPlan(offsets=offsets, arena_bytes=max((end for _, end, _, _ in placed), default=0))
+        arena_bytes = max(arena_bytes, offset + size)
+        for places in taken[first : last + 1]:
+            places.append((offset, offset + size))
+    return MemoryPlan(offsets=offsets, arena_bytes=arena_bytes)

@@ -4,13 +4,15 @@ Operations that read the same tensor read it at one width, and a maximum pooling
 grouped in *units* that take one precision together (the closure of these two rules and of the file's ties).
 """
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from importlib import import_module
+from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 
@@ -20,6 +22,9 @@ from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space_file import RuleTable, SpaceTable, read_space_file
+
+NETWORKS_FILE = Path(__file__).parent / "reference_networks.jsonl"
+"""Captured from `hwsearch/tasks/networks.py` by `benchmarks/reference_networks.py`."""
 
 INPUT_REASON = "the network's input arrives as 8-bit codes"
 LOGITS_REASON = "logits decide the class and the policy, and their layer is small"
@@ -285,13 +290,13 @@ def load_space(name_or_path: str | os.PathLike[str], network: Network) -> Search
 
 
 def network_for_space(name_or_path: str | os.PathLike[str]) -> Network:
-    """The reference network that a space file names, captured, without exits.
+    """The reference network that a space file names, without exits, as it was captured when it was last changed.
 
-    torch is loaded here and nowhere else in this module, by name, so that whoever prices a given network needs none.
+    torch takes seconds to load and to capture a network; whoever only prices a space needs none.
     """
     path = find_space(name_or_path)
     named = read_space_file(path).network
-    references = import_module("hwsearch.tasks.networks").REFERENCE_NETWORKS
+    references = reference_networks()
     if named is None:
         raise SpaceError(
             f"A space must name a reference network to be used without a model, but {path} does not; "
@@ -299,8 +304,14 @@ def network_for_space(name_or_path: str | os.PathLike[str]) -> Network:
         )
     if named not in references:
         raise SpaceError(f"A reference network must be one of {', '.join(references)}, but {path} names {named!r}; correct it.")
-    network: Network = import_module("hwsearch.graph.capture").capture_reference(references[named])
-    return network
+    return Network.from_json(references[named])
+
+
+@cache
+def reference_networks() -> Mapping[str, dict[str, Any]]:
+    """The captured reference networks (`Network.to_json`) by the name that a space gives, from `NETWORKS_FILE`."""
+    records = map(json.loads, NETWORKS_FILE.read_text(encoding="utf-8").splitlines())
+    return {record["reference"]: record["network"] for record in records}
 
 
 def list_spaces() -> tuple[str, ...]:

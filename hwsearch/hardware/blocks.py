@@ -32,8 +32,19 @@ class Blocks:
     fields: int
     limit: int
     gathered: bool
+    part_h: int
+    part_w: int
     rows: int
     columns: int
+
+    @property
+    def tiles(self) -> int:
+        return -(-self.part_h // self.rows) * -(-self.part_w // self.columns)
+
+    @property
+    def runs(self) -> int:
+        """Stretches of consecutive codes in a window."""
+        return 1 if self.gathered else self.op.kernel[0]
 
     @property
     def lanes(self) -> int:
@@ -63,8 +74,7 @@ class Blocks:
 
     def scratch_bytes(self) -> int:
         """The tile, expanded weights of three filters, stretches, one pixel of padding."""
-        runs = 1 if self.gathered else self.op.kernel[0]
-        stretches = STRETCH_BYTES * (runs + self.window // self.limit + 1)
+        stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 1)
         return self.tile_bytes + 4 * MOST_FILTERS * self.window + stretches + -(-self.channels // 4) * 4
 
 
@@ -78,7 +88,9 @@ def blocks(op: Op, precision: Precision) -> Blocks:
     gathered = short or (op.kernel[0] <= op.stride[0] and op.kernel[1] <= op.stride[1])
 
     def tile(rows: int, columns: int) -> Blocks:
-        return Blocks(op=op, fields=fields, limit=limit, gathered=gathered, rows=rows, columns=columns)
+        return Blocks(
+            op=op, fields=fields, limit=limit, gathered=gathered, part_h=part_h, part_w=part_w, rows=rows, columns=columns
+        )
 
     part_h, part_w = _part(out_h, out_w, 2 * fields)
     rows, columns = min(part_h, MOST_ROWS), min(part_w, MOST_COLUMNS)

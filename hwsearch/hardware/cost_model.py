@@ -100,6 +100,7 @@ class CostModel:
         self._ends = _ends(network)
         self._regressions: dict[RowKey, ShapeRegression] = {}
         self._prices: dict[tuple[Op, Precision, int, bool], OpPrice] = {}
+        self._own_prices: dict[tuple[str, Precision, int], OpPrice] = {}
 
     def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
         """Price of `op` at `precision`, its weights stored at `stored_bits` (0 without weights).
@@ -194,8 +195,17 @@ class CostModel:
     def _prices_of(
         self, ops: Iterable[Op], assignment: BitAssignment, stored_bits: Mapping[str, int] | None
     ) -> tuple[OpPrice, ...]:
+        """Of the network's own operations, which are known by their names."""
         stored = stored_bits or {}
-        return tuple(self.op_price(op, assignment[op.name], stored.get(op.name, assignment[op.name].weight_bits)) for op in ops)
+
+        def price_of(op: Op) -> OpPrice:
+            precision = assignment[op.name]
+            key = (op.name, precision, stored.get(op.name, precision.weight_bits))
+            if key not in self._own_prices:
+                self._own_prices[key] = self.op_price(op, precision, key[2])
+            return self._own_prices[key]
+
+        return tuple(map(price_of, ops))
 
     def price(
         self, assignment: BitAssignment, *, stored_bits: Mapping[str, int] | None = None, exits: Iterable[str] = ("",)

@@ -2,9 +2,9 @@
 
 A kernel's time is a sum of loops, each run a number of times that follows from the shape: once, per output pixel, per output
 element, per product and so on. Non-negative least squares on these counts, minimising relative errors, finds what each turn
-costs. Convolutions are fitted with the loops of a plain kernel and with those of our own bodies, portable and Cortex-M; where
-there are many rows, those of other kernel sizes and strides help, since they run the same loops. Leaving rows out tells which
-fit is right. Nothing is interpolated across widths: latency is a step function of them.
+costs. Convolutions are fitted with the loops of a plain kernel and with those of our own bodies, portable, Cortex-M and
+Cortex-M0+; where there are many rows, those of other kernel sizes and strides help, since they run the same loops. Leaving
+rows out tells which fit is right. Nothing is interpolated across widths: latency is a step function of them.
 """
 
 import math
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from hwsearch.graph.op import Op, OpKind
+from hwsearch.hardware.blocks import MOST_FILTERS, blocks, channel_tile
 from hwsearch.hardware.profile import Measurement, RowKey
 from hwsearch.hardware.strips import (
     POLY_OUT_ROWS,
@@ -37,7 +37,7 @@ ERROR_QUANTILE = 0.95
 MIN_POOLED_ROWS = 64
 """Rows of one body of code from which other kernels and strides help; at least one for each loop of the most
 detailed body. With fewer, a fit may be sure of itself and wrong: errors of half the price were seen with 52 rows."""
-N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS, N_STREAM_LOOPS = 22, 13, 12
+N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS, N_STREAM_LOOPS, N_CHANNEL_LOOPS = 22, 13, 12, 9
 """Loops of the ways in which a Cortex-M convolves."""
 
 Floats = NDArray[np.float64]
@@ -137,6 +137,41 @@ def _depthwise_turns(key: RowKey) -> Floats:
     )  # fmt: skip
 
 
+def _block_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m0/hw_conv2d.c`: packing, expanding, multiplying three filters or the rest, finishing."""
+    cut, outputs = blocks(_op_of(key), key.precision), key.out_shape[0] // key.groups
+    whole, rest = divmod(outputs, MOST_FILTERS)
+    tiles, places = key.groups * cut.tiles, key.groups * cut.part_h * cut.part_w
+    packed = tiles * cut.in_rows * cut.positions * (math.prod(cut.op.kernel) if cut.gathered else 1)
+    rows = key.groups * cut.part_h * -(-cut.part_w // cut.columns)
+    stretches, elements = cut.runs + cut.window // cut.limit, math.prod(key.out_shape)
+    return np.array(
+        [
+            1, tiles, packed * cut.lanes, packed * cut.channels, tiles * cut.rows * cut.columns * cut.lanes * cut.runs,
+            tiles * (whole + (rest > 0)), tiles * whole * cut.window, tiles * rest * cut.window, rows * (whole + (rest > 0)),
+            places * (whole + (rest > 0)) * stretches, places * whole * cut.window, places * (rest == 1) * cut.window,
+            places * (rest == 2) * cut.window, rows * cut.lanes * outputs, elements,
+        ],
+        dtype=np.float64,
+    )  # fmt: skip
+
+
+def _channel_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m0/hw_depthwise_conv2d.c`; shapes that it leaves take the portable loops."""
+    op, others = _op_of(key), _depthwise_turns(key)
+    cut = channel_tile(op, key.precision)
+    if cut is None:
+        return np.concatenate([np.zeros(N_CHANNEL_LOOPS), others])
+    channels, tiles = key.out_shape[0], -(-cut.part_h // cut.rows)
+    runs = tiles * cut.lanes if cut.part_w == key.out_shape[2] else cut.part_h * cut.lanes
+    in_rows = tiles * cut.in_rows
+    own = [
+        1, channels, tiles * channels, channels * in_rows, channels * in_rows * cut.in_columns, channels * cut.part_h,
+        channels * cut.part_h * cut.part_w, channels * runs, math.prod(key.out_shape),
+    ]  # fmt: skip
+    return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
+
+
 def _pool_turns(key: RowKey) -> Floats:
     """Turns of each loop of the pools: four channels at a time where they come in fours, else one by one."""
     pixels, channels = math.prod(key.out_shape[1:]), key.out_shape[0]
@@ -224,6 +259,8 @@ def _dimensions(key: RowKey) -> Floats:
 
 def _fit(counts: Floats, latencies: Floats) -> Floats:
     """Cost of one turn of each loop, minimising the sum of squared relative errors; 0 for loops that no row enters."""
+    from scipy.optimize import nnls  # takes longer to load than tables that need no fit take to price
+
     entered = counts.max(axis=0) > 0
     scale = counts[:, entered].max(axis=0)  # [features]
     solution, _ = nnls(counts[:, entered] / scale / latencies[:, None], np.ones(len(latencies)), maxiter=50 * counts.shape[1])
@@ -234,10 +271,10 @@ def _fit(counts: Floats, latencies: Floats) -> Floats:
 
 Loops = Callable[[RowKey], Floats]
 _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
-    OpKind.CONV2D: (_tiled_turns, _strip_turns),
+    OpKind.CONV2D: (_tiled_turns, _strip_turns, _block_turns),
     OpKind.AVG_POOL: (_pool_turns,),
     OpKind.MAX_POOL: (_pool_turns,),
-    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _stream_turns),
+    OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _stream_turns, _channel_turns),
 }
 
 

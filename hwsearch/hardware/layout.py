@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
@@ -74,6 +75,7 @@ def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment) 
     return replace(plan, arena_bytes=-(-plan.arena_bytes // 8) * 8)  # the size of an 8-byte aligned C object
 
 
+@cache
 def scratch_bytes(op: Op, precision: Precision) -> int:
     """Bytes of working memory that the kernel of an operation needs on any core: the largest of its bodies' needs.
 

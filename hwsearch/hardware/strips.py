@@ -255,9 +255,8 @@ def depthwise_streams(op: Op, precision: Precision) -> DepthwiseStreams | None:
     if op.kernel != (3, 3) or op.stride not in ((1, 1), (2, 2)):
         return None
     stride = op.stride[0]
-    reach = 9 * (2**precision.weight_bits - 1) * (2**precision.activation_bits - 1)
-    wide = reach >= 2**15
-    pixels = 4 if reach < 2**7 else 2
+    span = 9 * (2**precision.weight_bits - 1) * (2**precision.activation_bits - 1)
+    wide, pixels = span >= 2**16, 4 if span < 2**8 else 2
     phases, sums = (1, 3 - stride) if wide else (stride, pixels)
 
     def row_words(axis: int) -> int:

@@ -16,6 +16,8 @@ from hwsearch.quantizers.uniform import InputQuantizer
 from hwsearch.tasks.task import Task
 
 CALIBRATION_IMAGES = 512
+STATISTICS_IMAGES = 512
+"""The first training images; batch norm statistics of assignments that are compared with each other are estimated on these."""
 _SAMPLES_PER_TENSOR = 16384
 
 

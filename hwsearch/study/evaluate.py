@@ -16,13 +16,10 @@ from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.predictors.policy import EntryResults, cross_fitted
-from hwsearch.quantizers.calibrate import estimate_statistics
+from hwsearch.quantizers.calibrate import STATISTICS_IMAGES, estimate_statistics
 from hwsearch.quantizers.evaluation import PathEvaluation, evaluate
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.tasks.task import Split, Task
-
-STATISTICS_IMAGES = 512
-"""The first training images; batch norm statistics of every assignment are estimated on these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -1,5 +1,6 @@
 """Units, rules, ties and exits of search spaces, and what a wrong file is told."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,23 @@ import torch
 from torch import nn
 
 from hwsearch.errors import SpaceError
-from hwsearch.graph.capture import capture
+from hwsearch.graph.capture import capture, capture_reference
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.graph.space import SearchSpace, attach_exits, list_spaces, load_space, network_for_space
+from hwsearch.graph.space import (
+    NETWORKS_FILE,
+    SearchSpace,
+    attach_exits,
+    list_spaces,
+    load_space,
+    network_for_space,
+    reference_networks,
+)
+from hwsearch.tasks.networks import REFERENCE_NETWORKS
 
+ROOT = Path(__file__).parents[2]
 SHIPPED = ("digits_cnn", "dscnn_kws", "lenet5_mnist", "mobilenetv1_vww", "resnet8_cifar10")
 HEAD = "schema = 1\nweight_bits = [2, 4, 8]\nactivation_bits = [4, 8]\n"
 
@@ -140,7 +151,7 @@ def test_an_exit_head_pools_to_two_by_two() -> None:
 
 
 def test_a_space_and_its_network_load_without_torch() -> None:
-    code = "import sys, hwsearch.graph.space as s; s.list_spaces(); sys.exit('torch' in sys.modules)"
+    code = "import sys, hwsearch.graph.space as s; s.network_for_space('resnet8_cifar10'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -187,6 +198,17 @@ def test_an_unknown_schema_number_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_space_is_told_the_known_ones() -> None:
     with pytest.raises(SpaceError, match=r"one of .*digits_cnn, .*but found 'digitz'"):
         load_space("digitz", chain())
+
+
+def test_the_kept_networks_are_what_torch_captures() -> None:
+    script = importlib.util.spec_from_file_location("reference_networks", ROOT / "benchmarks" / "reference_networks.py")
+    assert script and script.loader
+    module = importlib.util.module_from_spec(script)
+    script.loader.exec_module(module)
+    assert NETWORKS_FILE.read_text() == module.lines(), "run python benchmarks/reference_networks.py"
+    for name, reference in REFERENCE_NETWORKS.items():
+        kept, captured = Network.from_json(reference_networks()[name]), capture_reference(reference)
+        assert (kept.ops, kept.input_shape, kept.name) == (captured.ops, captured.input_shape, captured.name)
 
 
 def test_a_space_without_a_network_cannot_stand_alone(tmp_path: Path) -> None:

@@ -295,7 +295,7 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
             conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, &LOOP##_loop); \
     }
 #define POLY_LIMIT(SHIFT, W, A) (((1u << (SHIFT)) - 1u) / (9u * ((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
-#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, W, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
+#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
 
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
 HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns))

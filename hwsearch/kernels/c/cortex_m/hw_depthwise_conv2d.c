@@ -3,9 +3,9 @@
  * Four channels and some rows at a time. The input is transposed, with its padding, to streams of words that hold
  * neighbouring pixels of one channel; sums and then codes are computed in place, channel by channel; codes are transposed back.
  *
- * Quarters: four pixels to a word, for sums of magnitude 127 and less. Halves: two pixels, for 32767 and less. Both sum by
- * packed multiplication (see hwsearch/kernels/loops/depthwise.py): fields hold sums plus half their range, and so does every
- * partial sum, whose magnitude is no larger. Wide: two pixels to a word and 32-bit sums.
+ * Quarters: four pixels to a word, for sums that fit 8 bits. Halves: two pixels, for sums that fit 16 bits. Both sum by
+ * packed multiplication (see hwsearch/kernels/loops/depthwise.py): to fields a constant is added that keeps them positive, and
+ * partial sums too, which lie between the same bounds. Wide: two pixels to a word and 32-bit sums.
  *
  * Rows follow each other in a stream without a break, and where both ends are padded they share it. Neighbours lie along
  * rows or along columns, whichever fills words better; "rows" below are columns then.
@@ -245,17 +245,38 @@ HW_INLINE void arrange_weights(streams *s, const uint32_t u[9], uint32_t bits, u
     }
 }
 
-/* Whether 16-bit arithmetic finishes a channel whose sums are at most `reach`; then the scale is made.
+/* Between what the sums of a channel lie, -below .. above, and what is added to keep their fields positive. */
+typedef struct range {
+    uint32_t below, above, middle;
+} range;
+
+/* Sums that may reach beyond half a field have the range that their weights give them. */
+HW_INLINE range make_range(const uint32_t u[9], uint32_t bits, uint32_t activation_bits, uint32_t packing)
+{
+    const uint32_t ones = (1u << bits) - 1, largest = (1u << activation_bits) - 1, half = packing == QUARTERS ? 128 : 32768;
+    range r = {.below = 9 * ones * largest, .above = 9 * ones * largest, .middle = half};
+    if (r.above < half || packing == WIDE)
+        return r;
+    int32_t sum = 0, magnitudes = 0;
+    for (uint32_t k = 0; k < 9; k++) {
+        const int32_t weight = (int32_t)(2 * u[k]) - (int32_t)ones;
+        sum += weight, magnitudes += weight < 0 ? -weight : weight;
+    }
+    r.below = r.middle = (uint32_t)(magnitudes - sum) / 2 * largest, r.above = (uint32_t)(magnitudes + sum) / 2 * largest;
+    return r;
+}
+
+/* Whether 16-bit arithmetic finishes a channel; then the scale is made.
  *
  * With t = (sum + bias) * multiplier / 2^16, which stays below 2^30, codes are (t + offset) >> (shift - 16) and must fit 16 bits
  * before they are clamped. Shifts of 47 and more leave nothing but the zero point. */
-HW_INLINE int make_narrow_scale(struct depthwise_narrow_scale *scale, const hw_op *op, uint32_t c, uint32_t reach, uint32_t middle)
+HW_INLINE int make_narrow_scale(struct depthwise_narrow_scale *scale, const hw_op *op, uint32_t c, range r)
 {
     const int32_t bias = op->bias[c], shift = op->shift[c] - 16;
-    const uint32_t total = reach + hw_magnitude(bias), twice = 2u * op->output_zero + 1;
+    const uint32_t total = (r.below > r.above ? r.below : r.above) + hw_magnitude(bias), twice = 2u * op->output_zero + 1;
     if (hw_magnitude(bias) > 32767 || total > 32767 || shift < 1)
         return 0;
-    scale->bias = ((uint32_t)bias - middle & 0xFFFFu) * 0x10001u, scale->max = op->output_max * 0x01010101u;
+    scale->bias = ((uint32_t)bias - r.middle & 0xFFFFu) * 0x10001u, scale->max = op->output_max * 0x01010101u;
     if (shift > 30) {
         scale->multiplier = 0, scale->shift = 1, scale->offset = 2u * op->output_zero;
         return 1;
@@ -276,7 +297,7 @@ HW_INLINE int make_wide_scale(struct depthwise_wide_scale *scale, const hw_op *o
 }
 
 /* Any other scale, sum by sum. */
-HW_APART void finish_slowly(const streams *s, const hw_op *op, uint32_t c, uint32_t packing, uint32_t *to, uint32_t count)
+HW_APART void finish_slowly(const streams *s, const hw_op *op, uint32_t c, uint32_t packing, uint32_t middle, uint32_t *to, uint32_t count)
 {
     const hw_scale scale = hw_make_scale(op->multiplier[c], op->shift[c]);
     const uint32_t step = CHANNELS * s->phases;
@@ -287,9 +308,9 @@ HW_APART void finish_slowly(const streams *s, const hw_op *op, uint32_t c, uint3
         for (uint32_t i = 0; i < 4; i++) {
             int32_t sum;
             if (packing == QUARTERS)
-                sum = (int32_t)(words[0] >> 8 * i & 255u) - 128;
+                sum = (int32_t)(words[0] >> 8 * i & 255u) - (int32_t)middle;
             else if (packing == HALVES)
-                sum = (int32_t)(words[i / 2 * step] >> 16 * (i & 1) & 65535u) - 32768;
+                sum = (int32_t)(words[i / 2 * step] >> 16 * (i & 1) & 65535u) - (int32_t)middle;
             else
                 sum = *sums++;
             sum = (int32_t)((uint32_t)sum + (uint32_t)op->bias[c]);
@@ -313,7 +334,7 @@ HW_INLINE channel_calls make_calls(const streams *s, uint32_t packing, uint32_t 
         .sum = {
             .first = first, .second = first + (s->stride == 1 ? 1u : (uint32_t)s->rows + 1u) * row,
             .third = first + (s->stride == 1 ? 2 : 1) * row, .count = count, .weights = hw_address(s->weights),
-            .offset = packing == QUARTERS ? 0x80808080u : 0x80008000u, .sums = hw_address(s->wide),
+            .sums = hw_address(s->wide),
         },
         .finish = {
             .sums = packing == WIDE ? hw_address(s->wide) : first, .sums_step = 4 * CHANNELS * s->phases, .output = first,
@@ -330,7 +351,7 @@ HW_INLINE void next_channel(channel_calls *calls, uint32_t packing)
 }
 
 /* Codes of one channel, four to a word, in its first stream. */
-HW_INLINE void compute_channel(streams *s, const hw_op *op, channel_calls *calls, uint32_t c, uint32_t bits, uint32_t packing, uint32_t reach)
+HW_INLINE void compute_channel(streams *s, const hw_op *op, channel_calls *calls, uint32_t c, uint32_t bits, uint32_t activation_bits, uint32_t packing)
 {
     struct depthwise_narrow_scale narrow;
     struct depthwise_wide_scale wide;
@@ -338,12 +359,14 @@ HW_INLINE void compute_channel(streams *s, const hw_op *op, channel_calls *calls
     int quick;
     expand_weights(s, op, c, bits, codes);
     arrange_weights(s, codes, bits, packing);
+    const range r = make_range(codes, bits, activation_bits, packing);
+    calls->sum.offset = r.middle * (packing == QUARTERS ? 0x01010101u : 0x10001u);
     if (packing == WIDE) {
         if (s->stride == 1)
             hw_depthwise_wide1(&calls->sum);
         else
             hw_depthwise_wide2(&calls->sum);
-        quick = make_wide_scale(&wide, op, c, reach);
+        quick = make_wide_scale(&wide, op, c, r.above);
         calls->finish.scale = hw_address(&wide);
         if (quick)
             hw_depthwise_finish_wide(&calls->finish);
@@ -354,7 +377,7 @@ HW_INLINE void compute_channel(streams *s, const hw_op *op, channel_calls *calls
             hw_depthwise_quarters(&calls->sum);
         else
             hw_depthwise_halves(&calls->sum);
-        quick = make_narrow_scale(&narrow, op, c, reach, packing == QUARTERS ? 128 : 32768);
+        quick = make_narrow_scale(&narrow, op, c, r);
         calls->finish.scale = hw_address(&narrow);
         if (quick && packing == QUARTERS)
             hw_depthwise_finish_quarters(&calls->finish);
@@ -362,7 +385,7 @@ HW_INLINE void compute_channel(streams *s, const hw_op *op, channel_calls *calls
             hw_depthwise_finish_halves(&calls->finish);
     }
     if (!quick)
-        finish_slowly(s, op, c, packing, s->stream + c % CHANNELS, calls->finish.count);
+        finish_slowly(s, op, c, packing, r.middle, s->stream + c % CHANNELS, calls->finish.count);
 }
 
 /* Codes of four channels back to pixels; what lies between rows is left out. */
@@ -396,7 +419,7 @@ HW_INLINE void unpack_tile(const streams *s, const hw_op *op, int32_t y0, uint32
     }
 }
 
-HW_INLINE void compute_tile(streams *s, const hw_op *op, int32_t y, uint32_t bits, uint32_t packing, uint32_t reach, int aligned)
+HW_INLINE void compute_tile(streams *s, const hw_op *op, int32_t y, uint32_t bits, uint32_t activation_bits, uint32_t packing, int aligned)
 {
     const int32_t rows = hw_smaller(s->rows, s->out_rows - y);
     const uint32_t count = ((uint32_t)(rows - 1) * s->pitch + s->first + (uint32_t)s->width - 1) / s->sums + 1;
@@ -406,14 +429,14 @@ HW_INLINE void compute_tile(streams *s, const hw_op *op, int32_t y, uint32_t bit
         channel_calls calls = make_calls(s, packing, count);
         HW_ROLLED
         for (uint32_t i = 0; i < some; i++, next_channel(&calls, packing))
-            compute_channel(s, op, &calls, c + i, bits, packing, reach);
+            compute_channel(s, op, &calls, c + i, bits, activation_bits, packing);
         unpack_tile(s, op, y, c, rows, some, aligned);
     }
 }
 
 HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, uint32_t activation_bits)
 {
-    const uint32_t reach = 9 * ((1u << bits) - 1) * ((1u << activation_bits) - 1), packing = reach < 128 ? QUARTERS : reach < 32768 ? HALVES : WIDE;
+    const uint32_t span = 9 * ((1u << bits) - 1) * ((1u << activation_bits) - 1), packing = span < 256 ? QUARTERS : span < 65536 ? HALVES : WIDE;
     if (op->kernel_h != 3 || op->kernel_w != 3 || op->stride_h != op->stride_w || op->stride_h > 2 || op->multiplier == 0) {
         depthwise_by_stretches(op, bits);
         return;
@@ -422,9 +445,9 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, uint32_t activat
     make_streams(&s, op, packing);
     for (int32_t y = 0; y < s.out_rows; y += s.rows)
         if (op->in_c % CHANNELS == 0)
-            compute_tile(&s, op, y, bits, packing, reach, 1);
+            compute_tile(&s, op, y, bits, activation_bits, packing, 1);
         else
-            compute_tile(&s, op, y, bits, packing, reach, 0);
+            compute_tile(&s, op, y, bits, activation_bits, packing, 0);
 }
 
 #define HW_DEPTHWISE_CONV2D(W, A) \

@@ -96,8 +96,32 @@ HW_APART poly_tile poly_tile_at(const poly *p, const hw_op *op, int32_t y0, int3
     return t;
 }
 
+/* Four codes of each of `count` words to four words of fields, `step` apart: code j of every word to word j. Where two fields
+ * fit a halfword, two words are made at a time. */
+HW_INLINE void pack_fields(uint32_t *words, uint32_t step, const uint32_t codes[4], uint32_t count, int shift, uint32_t bits)
+{
+    if (count > 2 && (uint32_t)shift + bits <= 16) {
+        for (uint32_t odd = 0; odd < 2; odd++) {
+            uint32_t halves[4] = {0, 0, 0, 0};
+            for (uint32_t i = 0; i < count; i++)
+                halves[i] = odd ? hw_odd_bytes(codes[i]) : hw_even_bytes(codes[i]);
+            const uint32_t low = halves[0] | halves[1] << shift;
+            const uint32_t high = halves[2] << (2 * shift - 16) | (count > 3 ? halves[3] << (3 * shift - 16) : 0);
+            words[odd * step] = (low & 0xFFFFu) | high << 16;
+            words[(odd + 2) * step] = low >> 16 | (high & 0xFFFF0000u);
+        }
+        return;
+    }
+    for (uint32_t j = 0; j < 4; j++) {
+        uint32_t word = codes[0] >> 8 * j & 255u;
+        for (uint32_t i = 1; i < count; i++)
+            word |= (codes[i] >> 8 * j & 255u) << (i * (uint32_t)shift);
+        words[j * step] = word;
+    }
+}
+
 /* The codes of one segment and input row, and their sums. */
-HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint32_t channels, uint32_t pixels, int shift, int32_t *sums)
+HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint32_t channels, uint32_t pixels, int shift, uint32_t bits, int32_t *sums)
 {
     uint32_t sum[4] = {0, 0, 0, 0};
     for (uint32_t c = 0; c < channels; c += 4, words += 4 * POLY_ROWS) {
@@ -106,18 +130,13 @@ HW_INLINE void pack_segment(uint32_t *words, const uint8_t *const codes[4], uint
             q[i] = hw_load(codes[i] + c);
             sum[i] = hw_add_bytes(sum[i], q[i]);
         }
-        for (uint32_t j = 0; j < 4; j++) {
-            uint32_t word = q[0] >> 8 * j & 255u;
-            for (uint32_t i = 1; i < pixels; i++)
-                word |= (q[i] >> 8 * j & 255u) << (i * (uint32_t)shift);
-            words[j * POLY_ROWS] = word;
-        }
+        pack_fields(words, POLY_ROWS, q, pixels, shift, bits);
     }
     for (uint32_t i = 0; i < pixels; i++)
         sums[i] = (int32_t)sum[i];
 }
 
-HW_APART void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift)
+HW_APART void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint32_t first, uint32_t pixels, int shift, uint32_t bits)
 {
     const uint32_t left = (uint32_t)(t->x0 - op->pad_w + t->start), in_w = op->in_w;
     const uint32_t pitch = p->most * pixels + 2;
@@ -133,7 +152,7 @@ HW_APART void pack_poly(const poly *p, const poly_tile *t, const hw_op *op, uint
             const uint8_t *codes[4];
             for (uint32_t i = 0; i < pixels; i++, u++)
                 codes[i] = u < in_w ? row + u * step : beside; /* left of the image, u is huge */
-            pack_segment(words, codes, p->channels, pixels, shift, sums);
+            pack_segment(words, codes, p->channels, pixels, shift, bits, sums);
         }
         sums[0] = sums[1] = 0;
     }
@@ -166,10 +185,11 @@ HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t
         for (uint32_t dy = 0; dy < 3; dy++) {
             uint32_t *words = p->weights + 2 * dy + f;
             for (uint32_t quad = 3 * dy * quads; quad < (3 * dy + 1) * quads; quad++, words += 24) {
-                const uint32_t u0 = hw_four_codes(rows[f], row_bytes, quad, stored, bits), u1 = hw_four_codes(rows[f], row_bytes, quad + quads, stored, bits);
-                const uint32_t u2 = hw_four_codes(rows[f], row_bytes, quad + 2 * quads, stored, bits);
-                for (uint32_t j = 0; j < 4; j++)
-                    words[6 * j] = (u2 >> 8 * j & 255u) | (u1 >> 8 * j & 255u) << shift | (u0 >> 8 * j & 255u) << 2 * shift;
+                const uint32_t reversed[4] = {
+                    hw_four_codes(rows[f], row_bytes, quad + 2 * quads, stored, bits), hw_four_codes(rows[f], row_bytes, quad + quads, stored, bits),
+                    hw_four_codes(rows[f], row_bytes, quad, stored, bits), 0,
+                };
+                pack_fields(words, 6, reversed, 3, shift, bits);
             }
         }
 }
@@ -251,7 +271,7 @@ HW_APART void finish_poly(const poly *p, const poly_tile *t, const hw_op *op, ui
 }
 
 /* Whether it was done: the caller has another way for shapes and scales that do not fit. */
-HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, const struct poly_loop *loop)
+HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, uint32_t code_bits, int32_t largest, int shift, uint32_t pixels, uint32_t most_channels, const struct poly_loop *loop)
 {
     if (!is_polynomial(op) || !hw_is_quick(op, largest))
         return 0;
@@ -262,7 +282,7 @@ HW_INLINE int conv2d_polynomial(const hw_op *op, uint32_t bits, int32_t largest,
         for (int32_t y0 = 0; y0 < op->out_h; y0 += POLY_OUT_ROWS)
             for (int32_t x0 = 0; x0 < op->out_w; x0 += p.columns) {
                 const poly_tile t = poly_tile_at(&p, op, y0, x0);
-                pack_poly(&p, &t, op, group * p.channels, pixels, shift);
+                pack_poly(&p, &t, op, group * p.channels, pixels, shift, code_bits);
                 sum_poly(&p, &t, (1 << bits) - 1);
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 2) {
                     const hw_quick_scale scales[2] = {hw_make_quick_scale(op, o), hw_make_quick_scale(op, o + 1)};

@@ -15,6 +15,7 @@
 #include "hw_cortex_m0.h"
 
 #ifdef HW_CORTEX_M0
+#include "hw_dot_loops.h"
 
 /* Inputs in the order of the codes of a word: with `lanes` to a product, lane l from position i + l * n / lanes of n codes.
  * Returns their sum. */
@@ -36,24 +37,24 @@ HW_INLINE int32_t arrange(const uint8_t *codes, uint32_t count, uint32_t per_wor
 }
 
 /* Sums of products of two filters, `lanes` to a multiplication. */
-HW_INLINE void multiply_packed(const uint8_t *first, const uint8_t *second, uint32_t row_bytes, uint32_t stored, uint32_t bits,
-                               uint32_t lanes, const uint32_t *words, int32_t sums[2])
+HW_INLINE void multiply_words(const uint8_t *first, const uint8_t *second, uint32_t row_bytes, uint32_t stored, uint32_t bits,
+                              uint32_t lanes, const uint32_t *inputs, int32_t sums[2])
 {
-    const uint32_t mask = ((1u << bits) - 1u) * (lanes == 4 ? 0x01010101u : 0x10001u), top = 32 - 32 / lanes;
-    const uint32_t per_word = 32 / stored / lanes;
-    uint32_t s0 = 0, s1 = 0;
-    HW_ROLLED
-    for (const uint8_t *end = first + row_bytes; first < end; first += 4, second += 4, words += per_word) {
-        const uint32_t w0 = hw_load(first), w1 = hw_load(second);
-        uint32_t p0 = 0, p1 = 0;
-        for (uint32_t i = 0; i < per_word; i++) {
-            const uint32_t shift = i * stored + stored - bits;
-            p0 += words[i] * (w0 >> shift & mask);
-            p1 += words[i] * (w1 >> shift & mask);
-        }
-        s0 += p0 >> top, s1 += p1 >> top;
-    }
-    sums[0] = (int32_t)s0, sums[1] = (int32_t)s1;
+    struct dot_call call = {
+        .first = hw_address(first),
+        .second = hw_address(second),
+        .inputs = hw_address(inputs),
+        .end = hw_address(first + row_bytes),
+        .mask = ((1u << bits) - 1u) * (lanes == 4 ? 0x01010101u : 0x10001u),
+        .dropped_bits = stored - bits,
+    };
+    if (lanes == 1)
+        hw_dot_8x1(&call);
+    else if (lanes == 2)
+        (stored == 8 ? hw_dot_8x2 : stored == 4 ? hw_dot_4x2 : stored == 2 ? hw_dot_2x2 : hw_dot_1x2)(&call);
+    else
+        (stored == 8 ? hw_dot_8x4 : stored == 4 ? hw_dot_4x4 : stored == 2 ? hw_dot_2x4 : hw_dot_1x4)(&call);
+    sums[0] = (int32_t)call.sum0, sums[1] = (int32_t)call.sum1;
 }
 
 /* The same for weights stored at 3 bits: `count` of them, four to a step. */
@@ -66,22 +67,6 @@ HW_INLINE void multiply_spread(const uint8_t *first, const uint8_t *second, uint
         const uint32_t w0 = hw_four_codes(first, row_bytes, quad, 3, bits), w1 = hw_four_codes(second, row_bytes, quad, 3, bits);
         s0 += (words[0] * (w0 & 0xFF00FFu) + words[1] * (w0 >> 8 & 0xFF00FFu)) >> 16;
         s1 += (words[0] * (w1 & 0xFF00FFu) + words[1] * (w1 >> 8 & 0xFF00FFu)) >> 16;
-    }
-    sums[0] = (int32_t)s0, sums[1] = (int32_t)s1;
-}
-
-/* The same for 8 by 8 bits, one at a time; inputs beyond the last may hold anything, since their weights are 0. */
-HW_INLINE void multiply_single(const uint8_t *first, const uint8_t *second, uint32_t row_bytes, const uint8_t *codes, int32_t sums[2])
-{
-    uint32_t s0 = 0, s1 = 0;
-    HW_ROLLED
-    for (const uint8_t *end = first + row_bytes; first < end; first += 4, second += 4, codes += 4) {
-        const uint32_t w0 = hw_load(first), w1 = hw_load(second), q = hw_load(codes);
-        for (uint32_t bit = 0; bit < 32; bit += 8) {
-            const uint32_t code = q >> bit & 255u;
-            s0 += code * (w0 >> bit & 255u);
-            s1 += code * (w1 >> bit & 255u);
-        }
     }
     sums[0] = (int32_t)s0, sums[1] = (int32_t)s1;
 }
@@ -108,12 +93,10 @@ HW_INLINE void multiply_rows(const hw_op *op, uint32_t stored, uint32_t bits, ui
     for (uint32_t o = 0; o < op->out_c; o += 2) {
         const uint8_t *first = op->weights + o * row_bytes, *second = o + 1 < op->out_c ? first + row_bytes : first;
         int32_t sums[2];
-        if (lanes == 1)
-            multiply_single(first, second, row_bytes, op->scratch, sums);
-        else if (stored == 3)
+        if (stored == 3)
             multiply_spread(first, second, row_bytes, op->in_c, bits, words, sums);
         else
-            multiply_packed(first, second, row_bytes, stored, bits, lanes, words, sums);
+            multiply_words(first, second, row_bytes, stored, bits, lanes, words, sums);
         hw_finish(op, o, o, op->bias[o] + 2 * sums[0] - centre);
         if (o + 1 < op->out_c)
             hw_finish(op, o + 1, o + 1, op->bias[o + 1] + 2 * sums[1] - centre);
