@@ -100,7 +100,7 @@ def floor(op: Op, precision: Precision) -> float | None:
         return None
     cut, pack = polynomials(op, precision), packing(precision)
     if cut:
-        return 25 / (12 * 3 * cut.pixels)
+        return 25 / (12 * 3 * cut.pixels) if cut.stride == 1 else 52 / (24 * 1.5 * cut.pixels)
     return 16 / 16 if pack.is_wide else 9 / (pack.lanes * pack.filters)
 
 

@@ -241,16 +241,18 @@ def _in_strips(key: RowKey) -> Floats:
 
 def _in_polynomials(key: RowKey, cut: Polynomials) -> Floats:
     """Packing segments, summing windows, expanding two filters, beginning, multiplying and finishing their totals."""
-    segments, across = _segments(cut, padded=key.in_shape[2] == cut.out_w), math.ceil(cut.out_w / cut.columns)
+    segments, across = _segments(cut, padded=cut.stride == 2 or key.in_shape[2] == cut.out_w), math.ceil(cut.out_w / cut.columns)
     pairs = key.groups * (cut.out_h // POLY_OUT_ROWS * (POLY_OUT_ROWS // 2) + -(-(cut.out_h % POLY_OUT_ROWS) // 2))
     tiles, filters = key.groups * cut.tiles, key.out_shape[0] // key.groups // 2
-    packed_rows = 2 * pairs + 2 * key.groups * math.ceil(cut.out_h / POLY_OUT_ROWS)
-    words, multiplied = packed_rows * segments, pairs * segments * filters
+    stride, down = cut.stride, key.groups * math.ceil(cut.out_h / POLY_OUT_ROWS)
+    packed_rows = 2 * stride * pairs + (3 - stride) * down
+    words, multiplied = packed_rows * segments * stride, pairs * segments * filters
     return np.array(
         [
             tiles, packed_rows * across, words, words * cut.channels, cut.out_h * cut.out_w * key.groups, tiles * filters,
             tiles * filters * cut.channels, pairs * filters * across, pairs * filters * cut.out_w, multiplied * cut.blocks,
-            multiplied * cut.channels, cut.out_h * across * key.groups * filters, cut.out_h * cut.out_w * key.groups * filters,
+            multiplied * cut.channels * stride, cut.out_h * across * key.groups * filters,
+            cut.out_h * cut.out_w * key.groups * filters,
         ],
         dtype=np.float64,
     )  # fmt: skip
@@ -261,8 +263,8 @@ def _segments(cut: Polynomials, padded: bool) -> int:
     total = 0
     for start in range(0, cut.out_w, cut.columns):
         columns = min(cut.columns, cut.out_w - start)
-        beside = (start == 0) + (start + columns == cut.out_w) if padded else 0
-        total += max(columns + 1 - beside, 0) // cut.pixels + 1
+        beside = (start == 0) + (cut.stride == 1 and start + columns == cut.out_w) if padded else 0
+        total += max(columns + 2 - cut.stride - beside, 0) // cut.pixels + 1
     return total
 
 

@@ -291,44 +291,45 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
     void hw_conv2d_w##W##a##A(const hw_op *op); \
     void hw_conv2d_w##W##a##A(const hw_op *op) \
     { \
-        if (!POLYNOMIAL) \
+        if (!(POLYNOMIAL)) \
             conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, &LOOP##_loop); \
     }
 #define POLY_LIMIT(SHIFT, W, A) (((1u << (SHIFT)) - 1u) / (9u * ((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
-#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
+#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, 1, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
+#define STRIDED(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, 2, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
 
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
-HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns))
+HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns) || STRIDED(1, 2, 10, 4, hw_poly_s10_k4_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
-HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 4, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(1, 4, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
 HW_NARROW(1, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 8, 15, 2, hw_poly_s15_k2_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
-HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4))
+HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4) || STRIDED(2, 2, 10, 4, hw_poly_s10_k4_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
-HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(2, 4, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
 HW_NARROW(2, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 8, 15, 2, hw_poly_s15_k2))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
-HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 3, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 3, 13, 3, hw_poly_s13_k3_turns) || STRIDED(3, 3, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
-HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 4, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(3, 4, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
 HW_WIDE(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
-HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 13, 3, hw_poly_s13_k3_turns) || STRIDED(4, 2, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
-HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2))
+HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2) || STRIDED(4, 4, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
 HW_WIDE(4, 8)

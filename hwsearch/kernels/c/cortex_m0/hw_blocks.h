@@ -13,7 +13,7 @@
 
 #ifdef HW_CORTEX_M0
 
-enum { MOST_LANES = 8, MOST_FILTERS = 3, MOST_COLUMNS = 16, MOST_ROWS = 16, BLOCK_BYTES = 16384, SHORT_RUN = 8 };
+enum { MOST_LANES = 8, MOST_FILTERS = 3, MOST_COLUMNS = 32, MOST_ROWS = 16, BLOCK_BYTES = 16384, SHORT_RUN = 8 };
 
 typedef struct blocks {
     int32_t in_h, in_w, out_h, out_w;
@@ -53,7 +53,7 @@ HW_INLINE uint32_t set_tile(blocks *b, const hw_op *op, int32_t rows, int32_t co
     b->in_rows = b->gathered ? (uint32_t)rows : (uint32_t)(rows - 1) * op->stride_h + op->kernel_h;
     b->positions = b->gathered ? (uint32_t)columns : (uint32_t)(columns - 1) * op->stride_w + op->kernel_w;
     b->row_bytes = b->positions * (b->gathered ? b->window : b->channels) * 8;
-    return b->in_rows * (b->row_bytes + b->positions * b->lanes * 4) + (uint32_t)columns * b->lanes * MOST_FILTERS * 4;
+    return b->in_rows * (b->row_bytes + b->positions * b->lanes * 4) + (uint32_t)columns * COLUMN_BYTES;
 }
 
 HW_APART void make_blocks(blocks *b, const hw_op *op, uint32_t product, uint32_t fields, uint32_t limit)
@@ -85,7 +85,7 @@ HW_APART void make_blocks(blocks *b, const hw_op *op, uint32_t product, uint32_t
     b->stretches = b->weights + MOST_FILTERS * b->window;
     b->sums = (int32_t *)(b->stretches + STRETCH_WORDS * (b->runs + b->window / limit + 1));
     b->totals = (uint8_t *)(b->sums + b->in_rows * b->positions * b->lanes);
-    b->padding = b->totals + (uint32_t)columns * b->lanes * MOST_FILTERS * 4;
+    b->padding = b->totals + (uint32_t)columns * COLUMN_BYTES;
     memset(b->padding, op->input_zero[0], b->channels);
 }
 

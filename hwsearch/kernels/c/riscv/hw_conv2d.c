@@ -35,7 +35,8 @@ typedef struct windows {
 
 HW_INLINE uint32_t group_words(uint32_t lanes) { return lanes == 2 ? 2 * QUAD : QUAD; }
 
-/* The same memory as the portable tile takes, cut anew. A gathered window takes at most three codes more than there, for which the
+/* The same memory as the portable tile takes, cut anew: codes that are not split into two words leave room for twice the rows.
+ * A gathered window takes at most three codes more than there, for which the
  * sums and the padding leave room: neither is used then. */
 HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32_t lanes)
 {
@@ -54,11 +55,16 @@ HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32
         s->sums = s->gathered_sums;
     } else {
         const uint32_t pixel_words = t->channels / 4 * words;
+        const uint32_t sums = t->positions * QUAD, block = window / 4 * words;
         s->groups = op->kernel_w * t->channels / 4, s->runs = op->kernel_h;
         s->run_words = t->positions * pixel_words;
         s->column_words = op->stride_w * pixel_words;
         s->row_words = s->runs * s->run_words;
         s->sums = t->sums;
+        if (lanes != 2 && 2 * (uint32_t)s->rows * (s->row_words + sums) + block <= all - t->channels / 4) {
+            s->rows = hw_smaller(2 * s->rows, (t->out_h + QUAD - 1) / QUAD);
+            s->sums = (int32_t *)(void *)t->pixels + (uint32_t)s->rows * s->row_words + block;
+        }
     }
     s->weights = t->pixels + (uint32_t)s->rows * s->row_words;
 }
@@ -68,11 +74,12 @@ HW_INLINE void pack_groups(uint32_t lanes, uint32_t *words, const uint8_t *const
 {
     for (uint32_t p = 0; p < QUAD; p++) {
         uint32_t *word = words + p;
-        const uint8_t *code = codes[p], *const end = code + channels;
-        while (code < end) {
-            const uint8_t *const stop = end - code < 256 ? end : code + 256;
+        const uint8_t *code = codes[p];
+        for (uint32_t left = channels / 4; left;) {
+            const uint32_t count = left < 64 ? left : 64;
             uint32_t halves = 0;
-            for (; code < stop; code += 4, word += group_words(lanes)) {
+            left -= count;
+            for (uint32_t n = count; n; n--, code += 4, word += group_words(lanes)) {
                 const uint32_t four = hw_load(code), even = four & 0xFF00FFu, odd = four >> 8 & 0xFF00FFu;
                 halves += even + odd;
                 word[0] = lanes == 2 ? even : four;
@@ -238,7 +245,7 @@ HW_INLINE void multiply_bytes(uint32_t sums[SUMS], const uint8_t *a, const uint8
 HW_INLINE void empty_fields(uint32_t lanes, uint32_t sums[SUMS], int32_t totals[SUMS])
 {
     for (uint32_t i = 0; i < SUMS; i++) {
-        totals[i] += (int32_t)(sums[i] >> (lanes == 4 ? 24 : lanes == 2 ? 16 : 0));
+        totals[i] += (int32_t)(sums[i] >> (lanes == 4 ? 24 : 16));
         sums[i] = 0;
     }
 }
@@ -246,15 +253,16 @@ HW_INLINE void empty_fields(uint32_t lanes, uint32_t sums[SUMS], int32_t totals[
 /* One quad times one block of filters. */
 HW_INLINE void multiply_quad(fields f, const windows *s, const uint32_t *pixels, int32_t totals[SUMS])
 {
-    const int full = f.lanes == 4 && f.room == 1;
+    const int full = f.lanes == 4 && f.room == 1, is_whole = full || f.lanes == 1;
     uint32_t sums[SUMS] = {0}, room = f.room;
     const uint32_t *weights = s->weights;
-    for (uint32_t i = 0; i < SUMS; i++)
-        totals[i] = 0;
+    if (!is_whole)
+        for (uint32_t i = 0; i < SUMS; i++)
+            totals[i] = 0;
     for (uint32_t runs = s->runs; runs; runs--, pixels += s->run_words) {
         const uint32_t *a = pixels;
         for (uint32_t left = s->groups; left;) {
-            uint32_t count = f.lanes == 1 || full || left < room ? left : room;
+            uint32_t count = is_whole || left < room ? left : room;
             left -= count, room -= count;
             HW_ROLLED
             for (; count; count--, a += group_words(f.lanes), weights += f.lanes == 2 ? 2 * FILTERS : FILTERS) {
@@ -269,45 +277,42 @@ HW_INLINE void multiply_quad(fields f, const windows *s, const uint32_t *pixels,
                 if (f.lanes == 2)
                     multiply_words(sums, a + QUAD, weights + FILTERS, 0);
             }
-            if (f.lanes != 1 && !full && room == 0) {
+            if (!is_whole && room == 0) {
                 empty_fields(f.lanes, sums, totals);
                 room = f.room;
             }
         }
     }
-    empty_fields(full ? 1 : f.lanes, sums, totals);
+    if (is_whole)
+        for (uint32_t i = 0; i < SUMS; i++)
+            totals[i] = (int32_t)sums[i];
+    else
+        empty_fields(f.lanes, sums, totals);
 }
 
 /* Logits, quads that reach beyond the last row, and accumulators that may exceed their limit. */
-HW_APART void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t channel, uint32_t rows,
+HW_APART void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t o, uint32_t count, uint32_t rows,
                             const int32_t *totals, const int32_t *centre)
 {
-    for (uint32_t r = 0; r < rows; r++)
-        hw_finish(op, index + r * stride, channel, op->bias[channel] + 2 * totals[r] - centre[r]);
+    for (uint32_t i = 0; i < count; i++, totals += QUAD)
+        for (uint32_t r = 0; r < rows; r++)
+            hw_finish(op, index + i + r * stride, o + i, op->bias[o + i] + 2 * totals[r] - centre[r]);
 }
 
-/* Write the outputs of one quad: `count` channels from `o` on. */
-HW_APART void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t o, uint32_t count,
-                          const hw_channel *channels, const int32_t *totals, const int32_t *centre)
+/* Four codes of each of `count` channels, `stride` bytes apart. */
+HW_APART void finish_quickly(uint8_t *code, uint32_t stride, uint32_t count, const hw_channel *channels, const int32_t *totals,
+                             const int32_t *centre, int32_t max)
 {
-    const uint32_t rows = (uint32_t)hw_smaller(t->out_h - y, QUAD), stride = (uint32_t)t->out_w * op->out_c;
-    const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o;
     const int32_t c0 = centre[0], c1 = centre[1], c2 = centre[2], c3 = centre[3];
-    const int32_t max = op->output_max;
-    const int quick = op->multiplier && rows == QUAD;
-    uint8_t *code = (uint8_t *)op->output + index;
-    for (uint32_t i = 0; i < count; i++, totals += QUAD, channels++, code++) {
-        if (!quick || channels->saturates) {
-            finish_slowly(op, index + i, stride, o + i, rows, totals, centre);
-            continue;
-        }
+    uint8_t *const second = code + stride, *const third = second + stride, *const fourth = third + stride;
+    for (uint32_t i = 0; i < count; i++, totals += QUAD, channels++) {
         const hw_channel c = *channels;
         const int32_t a0 = hw_raise(c.bias - c0 + 2 * totals[0], &c), a1 = hw_raise(c.bias - c1 + 2 * totals[1], &c);
         const int32_t a2 = hw_raise(c.bias - c2 + 2 * totals[2], &c), a3 = hw_raise(c.bias - c3 + 2 * totals[3], &c);
-        code[0] = hw_channel_code(&c, a0, max);
-        code[stride] = hw_channel_code(&c, a1, max);
-        code[2 * stride] = hw_channel_code(&c, a2, max);
-        code[3 * stride] = hw_channel_code(&c, a3, max);
+        code[i] = hw_channel_code(&c, a0, max);
+        second[i] = hw_channel_code(&c, a1, max);
+        third[i] = hw_channel_code(&c, a2, max);
+        fourth[i] = hw_channel_code(&c, a3, max);
     }
 }
 
@@ -318,9 +323,13 @@ HW_INLINE void convolve_tile(fields f, const hw_op *op, const tiling *t, const w
     const uint32_t row_sums = s->gathered ? (uint32_t)s->columns * QUAD : t->positions * QUAD;
     for (uint32_t o = first; o < end; o += FILTERS) {
         const uint32_t count = end - o < FILTERS ? end - o : FILTERS;
+        const uint32_t stride = (uint32_t)t->out_w * op->out_c;
         hw_channel channels[FILTERS];
-        for (uint32_t i = 0; i < count; i++)
+        int quick = op->multiplier != 0;
+        for (uint32_t i = 0; i < count; i++) {
             channels[i] = hw_make_channel(op, t->reach, o + i);
+            quick &= !channels[i].saturates;
+        }
         expand_block(f, op, t, s, o, end - 1);
         for (int32_t row = 0; row < s->rows && (y0 + row) * QUAD < t->out_h; row++)
             for (int32_t x = 0; x < s->columns && x0 + x < t->out_w; x++) {
@@ -328,7 +337,12 @@ HW_INLINE void convolve_tile(fields f, const hw_op *op, const tiling *t, const w
                 const uint32_t *pixels = t->pixels + (uint32_t)row * s->row_words + (uint32_t)x * s->column_words;
                 const int32_t *centre = s->sums + (uint32_t)row * row_sums + (uint32_t)x * QUAD;
                 multiply_quad(f, s, pixels, totals);
-                finish_quad(op, t, (y0 + row) * QUAD, x0 + x, o, count, channels, totals, centre);
+                const int32_t y = (y0 + row) * QUAD;
+                const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)(x0 + x)) * op->out_c + o;
+                if (quick && t->out_h - y >= QUAD)
+                    finish_quickly((uint8_t *)op->output + index, stride, count, channels, totals, centre, op->output_max);
+                else
+                    finish_slowly(op, index, stride, o, count, (uint32_t)hw_smaller(t->out_h - y, QUAD), totals, centre);
             }
     }
 }

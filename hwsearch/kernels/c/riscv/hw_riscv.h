@@ -35,8 +35,10 @@ HW_INLINE void hw_multiply_add_32(uint32_t *sum, uint32_t a, uint32_t b, int top
 
 #if defined(__clang__) || __GNUC__ >= 8
 #define HW_UNROLLED_4 _Pragma("GCC unroll 4")
+#define HW_UNROLLED_16 _Pragma("GCC unroll 16")
 #else
 #define HW_UNROLLED_4
+#define HW_UNROLLED_16
 #endif
 
 /* What was loaded must be in its register here: the next instruction but one may use it without waiting. */
