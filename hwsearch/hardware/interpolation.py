@@ -324,6 +324,8 @@ class _Candidate:
 
     loops: Loops
     costs: Floats
+    entered: NDArray[np.bool_]
+    """Loops that any row enters; what others cost is not known."""
     error: float
 
     @classmethod
@@ -332,16 +334,19 @@ class _Candidate:
         latencies = np.array([row.latency_us for row in rows])
         counts = np.stack([loops(row.key) for row in rows])  # [rows, loops]
         error = float(np.quantile(_errors_left_out(counts, latencies, judged), ERROR_QUANTILE))
-        return cls(loops=loops, costs=_fit(counts, latencies), error=error)
+        return cls(loops=loops, costs=_fit(counts, latencies), entered=counts.max(axis=0) > 0, error=error)
+
+    def knows(self, key: RowKey) -> bool:
+        """Whether the shape enters only loops that were measured."""
+        return not np.any(self.loops(key)[~self.entered])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeRegression:
-    """A fit over the rows of one group; `error` is the stated relative error, found by leaving each row out in turn."""
+    """A fit over the rows of one group. Of the candidates that know a shape's loops, the one with the least error prices it."""
 
-    loops: Loops
-    costs: Floats
-    error: float
+    candidates: tuple[_Candidate, ...]
+    """From the least error to the largest."""
     lowest: Floats
     highest: Floats
     rows: tuple[Measurement, ...]
@@ -361,17 +366,25 @@ class ShapeRegression:
         if len(pooled) >= MIN_POOLED_ROWS:
             judged = len(rows) if len(rows) >= MIN_ROWS else len(pooled)
             candidates += [_Candidate.fit(loops, pooled, judged) for loops in own]
-        best = min(candidates, key=lambda candidate: candidate.error)
         dimensions = np.stack([_dimensions(row.key) for row in rows])
         return cls(
-            loops=best.loops, costs=best.costs, error=best.error, lowest=dimensions.min(axis=0), highest=dimensions.max(axis=0),
-            rows=tuple(rows),
+            candidates=tuple(sorted(candidates, key=lambda candidate: candidate.error)), lowest=dimensions.min(axis=0),
+            highest=dimensions.max(axis=0), rows=tuple(rows),
         )  # fmt: skip
 
     def reaches(self, key: RowKey) -> bool:
-        """Whether every dimension lies within the measured ones, give or take the factor `REACH`."""
+        """Whether every dimension lies within the measured ones, give or take the factor `REACH`, and its loops are known."""
         dimensions = _dimensions(key)
-        return bool(np.all(dimensions * REACH >= self.lowest) and np.all(dimensions <= self.highest * REACH))
+        inside = np.all(dimensions * REACH >= self.lowest) and np.all(dimensions <= self.highest * REACH)
+        return bool(inside) and any(candidate.knows(key) for candidate in self.candidates)
 
     def latency_us(self, key: RowKey) -> float:
-        return float(self.loops(key) @ self.costs)
+        chosen = self._chosen(key)
+        return float(chosen.loops(key) @ chosen.costs)
+
+    def error(self, key: RowKey) -> float:
+        """The stated relative error, found by leaving each row out in turn."""
+        return self._chosen(key).error
+
+    def _chosen(self, key: RowKey) -> _Candidate:
+        return next(candidate for candidate in self.candidates if candidate.knows(key))

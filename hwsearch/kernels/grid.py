@@ -34,10 +34,12 @@ _CONV_SHAPES = (
 )  # fmt: skip
 _WIDE_CONV_SHAPES = ((1, 28, 28, 8), (1, 16, 16, 32), (3, 32, 32, 16), (8, 12, 12, 8), (16, 12, 12, 32), (32, 8, 8, 16),
                      (32, 12, 12, 64), (10, 9, 9, 20), (64, 4, 4, 32), (20, 6, 6, 50))  # fmt: skip
+_ODD_CONV_SHAPES = ((7, 9, 9, 21), (13, 10, 10, 9), (16, 6, 6, 15), (27, 5, 5, 34), (40, 4, 4, 29), (12, 12, 12, 26))
+"""Channels that are no multiples of what kernels do at once."""
 _CONVS = (
-    *((3, stride, _CONV_SHAPES) for stride in (1, 2)),
-    *((1, stride, (*_CONV_SHAPES, (256, 2, 2, 256), (8, 48, 48, 16))) for stride in (1, 2)),
-    *((5, stride, _WIDE_CONV_SHAPES) for stride in (1, 2)),
+    *((3, stride, (*_CONV_SHAPES, *_ODD_CONV_SHAPES)) for stride in (1, 2)),
+    *((1, stride, (*_CONV_SHAPES, *_ODD_CONV_SHAPES, (256, 2, 2, 256), (8, 48, 48, 16))) for stride in (1, 2)),
+    *((5, stride, (*_WIDE_CONV_SHAPES, *_ODD_CONV_SHAPES)) for stride in (1, 2)),
 )
 _DEPTHWISE_SHAPES = (
     (8, 48, 48), (16, 24, 24), (16, 8, 8), (32, 16, 16), (32, 4, 4), (64, 12, 12), (64, 6, 6), (128, 6, 6), (128, 3, 3),
