@@ -39,7 +39,7 @@ WIDE, CODES = 16, 256
 MIN_POOLED_ROWS = 64
 """Rows of one body of code from which other kernels and strides help; at least one for each loop of the most
 detailed body. With fewer, a fit may be sure of itself and wrong: errors of half the price were seen with 52 rows."""
-N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS, N_STREAM_LOOPS, N_CHANNEL_LOOPS = 22, 13, 16, 9
+N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS, N_STREAM_LOOPS, N_CHANNEL_LOOPS = 22, 13, 17, 9
 """Loops of the ways in which a Cortex-M convolves."""
 
 Floats = NDArray[np.float64]
@@ -112,16 +112,18 @@ def _stream_turns(key: RowKey) -> Floats:
     if cut is None:
         return np.concatenate([np.zeros(N_STREAM_LOOPS), others])
     channels, quads, stride = op.in_shape[0], math.ceil(op.in_shape[0] / LANES), op.stride[0]
-    lengths = [min(cut.rows, cut.out_rows - first) for first in range(0, cut.out_rows, cut.rows)]
-    words = sum(length * cut.words for length in lengths)
-    lines = sum(length * stride + 3 - stride for length in lengths)
-    packed, stored = lines * cut.phases * cut.words, words * cut.sums / 4
-    bytewise, outputs = channels % LANES > 0, math.prod(op.out_shape)
+    (in_rows, in_width), pad = (op.in_shape[1:], op.padding[0]) if not cut.turned else (op.in_shape[:0:-1], op.padding[1])
+    lines = inside = words = 0
+    for first in range(0, cut.out_rows, cut.rows):
+        length, top = min(cut.rows, cut.out_rows - first), first * stride - pad
+        below = top + length * stride + 3 - stride
+        lines, inside, words = lines + below - top, inside + min(below, in_rows) - max(top, 0), words + length * cut.words
+    packed, stored, bytewise = inside * cut.phases * cut.words, words * cut.sums / 4, channels % LANES > 0
     own = [
-        1, cut.tiles * quads, lines * quads, lines * cut.phases * quads, packed * quads, cut.tiles * channels,
-        channels * words, channels * stored, quads * stored, quads * cut.out_rows, outputs,
-        bytewise * packed * quads, bytewise * packed * channels, bytewise * stored * quads, bytewise * outputs,
-        bytewise * lines * cut.phases * quads,
+        1, cut.tiles * quads, inside * quads, inside * cut.phases * quads, packed * quads, (lines - inside) * cut.words * quads,
+        cut.tiles * channels, channels * words, channels * stored, quads * stored, quads * cut.out_rows,
+        math.prod(op.out_shape), bytewise * packed * quads, bytewise * inside * in_width * channels, bytewise * stored * quads,
+        bytewise * math.prod(op.out_shape), bytewise * inside * cut.phases * quads,
     ]  # fmt: skip
     return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
 
