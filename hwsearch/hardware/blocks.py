@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 
-MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, CHANNEL_BYTES, SHORT_RUN = 3, 32, 16, 16384, 8192, 8
+MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, CHANNEL_BYTES, SHORTEST_RUN = 3, 32, 16, 16384, 8192, 8
 STRETCH_BYTES, COLUMN_BYTES = 16, 48
 FEW_ROWS = 12
 """A depthwise convolution with fewer output rows goes one pixel at a time."""
@@ -87,7 +87,7 @@ def blocks(op: Op, precision: Precision) -> Blocks:
     _, out_h, out_w = op.out_shape
     if op.kernel == op.stride == (1, 1) and op.padding == (0, 0):
         out_h, out_w = 1, out_h * out_w
-    short = op.kernel[1] * (op.in_shape[0] // op.groups) < SHORT_RUN
+    short = op.kernel[1] * (op.in_shape[0] // op.groups) < SHORTEST_RUN
     gathered = short or (op.kernel[0] <= op.stride[0] and op.kernel[1] <= op.stride[1])
 
     def tile(rows: int, columns: int) -> Blocks:

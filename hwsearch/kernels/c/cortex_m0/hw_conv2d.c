@@ -198,7 +198,7 @@ HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t product, uint32
     for (uint32_t g = 0; g < op->groups; g++)
         for (int32_t y = 0; y < b.part_h; y += b.rows)
             for (int32_t x = 0; x < b.part_w; x += b.columns) {
-                pack_tile(op, &b, fields, y, x, g * b.channels, (1 << bits) - 1);
+                pack_block(op, &b, fields, y, x, g * b.channels, (1 << bits) - 1);
                 convolve_tile(op, &b, fields, bits, y, x, g * outputs, (g + 1) * outputs);
             }
 }
