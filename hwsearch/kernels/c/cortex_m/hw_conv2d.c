@@ -189,18 +189,15 @@ HW_INLINE void expand_rows(const strip *s, const hw_op *op, const filter_block *
         rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
     if (s->given != s->channels)
         spread_rows(s, op, rows, 2 * filters, bits);
+    HW_ROLLED
     for (uint32_t half = 0; half < 2; half++) {
         uint32_t *words = s->weights + half;
+        HW_ROLLED
         for (uint32_t quad = 0; quad < quads; quad++, words += 8) {
-            uint32_t codes[3] = {0, 0, 0};
+            uint32_t codes[4] = {0, 0, 0, 0};
             for (uint32_t f = 0; f < filters; f++)
                 codes[f] = hw_four_codes(rows[half * filters + f], row_bytes, quad, stored, bits);
-            for (uint32_t i = 0; i < 4; i++) {
-                uint32_t word = codes[0] >> 8 * i & 255u;
-                for (uint32_t f = 1; f < filters; f++)
-                    word |= (codes[f] >> 8 * i & 255u) << (f * (uint32_t)shift);
-                words[2 * i] = word;
-            }
+            pack_fields(words, 2, codes, filters, shift, bits);
         }
     }
 }
