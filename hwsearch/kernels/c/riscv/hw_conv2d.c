@@ -16,12 +16,13 @@
 
 enum { FILTERS = 4, SUMS = FILTERS * QUAD };
 
-/* `room`: groups after which fields must be emptied. */
+/* `room`: groups after which fields are emptied; where it would be few, each at once. */
 typedef struct fields {
     uint32_t bits, lanes, room;
 } fields;
 
-#define FIELDS(W, A) {.bits = (W), .lanes = HW_LANES(W, A), .room = HW_LANES(W, A) == 2 ? HW_LIMIT(W, A) / 2 : HW_LIMIT(W, A)}
+#define ROOM(W, A) (HW_LANES(W, A) == 2 ? HW_LIMIT(W, A) / 2 : HW_LANES(W, A) == 4 && HW_LIMIT(W, A) < 8 ? 1 : HW_LIMIT(W, A))
+#define FIELDS(W, A) {.bits = (W), .lanes = HW_LANES(W, A), .room = ROOM(W, A)}
 
 /* How windows lie in the packed codes, in words; `groups` is the length of a run. */
 typedef struct windows {
@@ -42,7 +43,7 @@ HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32
 {
     const uint32_t window = (uint32_t)op->kernel_h * op->kernel_w * t->channels, words = group_words(lanes);
     const uint32_t all = (uint32_t)((uint32_t *)(void *)t->padding - t->pixels) + t->channels / 4;
-    s->gathered = t->gathered || t->channels % 4 != 0;
+    s->gathered = t->channels % 4 != 0 || t->positions < (uint32_t)(t->columns - 1) * op->stride_w + op->kernel_w;
     s->columns = t->columns, s->rows = t->rows;
     if (s->gathered) {
         s->groups = (window + 3) / 4, s->runs = 1, s->run_words = 0;
@@ -109,29 +110,55 @@ HW_APART void pack_aligned(const hw_op *op, const tiling *t, const windows *s, i
     sum_windows(op, t, sums);
 }
 
-/* The codes of one window in a row, and 0 beyond the last. */
-HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy, uint8_t *end)
+/* Loads before stores: either takes two instructions' time if the other waits for it. */
+HW_INLINE uint8_t *copy_bytes(uint8_t *to, const uint8_t *from, uint32_t count)
 {
-    const int32_t right = left + op->kernel_w, width = t->in_w, zero = op->input_zero[0];
-    const int32_t skipped = hw_smaller(left < 0 ? -left : 0, op->kernel_w), missing = hw_smaller(hw_larger(right - width, 0), op->kernel_w);
+    HW_ROLLED
+    for (; count >= 4; count -= 4, from += 4, to += 4) {
+        const uint8_t q0 = from[0], q1 = from[1], q2 = from[2], q3 = from[3];
+        to[0] = q0, to[1] = q1, to[2] = q2, to[3] = q3;
+    }
+    HW_ROLLED
+    for (; count; count--)
+        *to++ = *from++;
+    return to;
+}
+
+/* The codes of a window that reaches beyond the input, or of one of several groups. */
+HW_APART uint8_t *copy_clipped(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy)
+{
+    const int32_t beyond = left + op->kernel_w - t->in_w, zero = op->input_zero[0];
+    const uint32_t before = (uint32_t)hw_smaller(left < 0 ? -left : 0, op->kernel_w) * t->channels;
+    const uint32_t after = (uint32_t)hw_smaller(beyond < 0 ? 0 : beyond, op->kernel_w) * t->channels;
     for (int32_t row = top; row < top + op->kernel_h; row++) {
-        const int inside = row >= 0 && row < t->in_h;
+        const int inside = row >= 0 && row < t->in_h && before + after < op->kernel_w * t->channels;
         uint8_t *const stop = copy + op->kernel_w * t->channels;
-        uint8_t *const from = inside ? copy + (uint32_t)skipped * t->channels : stop;
-        uint8_t *const until = inside ? stop - (uint32_t)missing * t->channels : stop;
-        while (copy < from)
+        uint8_t *const begin = inside ? copy + before : stop, *const end = inside ? stop - after : stop;
+        const uint32_t pixel = (uint32_t)row * (uint32_t)t->in_w + (uint32_t)(left < 0 ? 0 : left);
+        const uint8_t *code = op->input[0] + pixel * op->in_c + first;
+        while (copy < begin)
             *copy++ = (uint8_t)zero;
-        const uint8_t *code = op->input[0] + ((uint32_t)row * (uint32_t)width + (uint32_t)(left + skipped)) * op->in_c + first;
-        if (op->groups == 1)
-            for (; copy < until; copy++, code++)
-                *copy = *code;
-        else
-            for (; copy < until; code += op->in_c)
-                for (uint32_t c = 0; c < t->channels; c++)
-                    *copy++ = code[c];
+        for (; copy < end; code += op->in_c)
+            copy = copy_bytes(copy, code, t->channels);
         while (copy < stop)
             *copy++ = (uint8_t)zero;
     }
+    return copy;
+}
+
+/* The codes of one window in a row, and 0 beyond the last. */
+HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy,
+                          uint8_t *end)
+{
+    const int inside = top >= 0 && top + op->kernel_h <= t->in_h && left >= 0 && left + op->kernel_w <= t->in_w;
+    if (inside && op->groups == 1) {
+        const uint32_t run = op->kernel_w * t->channels, width = (uint32_t)t->in_w * op->in_c;
+        const uint8_t *code = op->input[0] + (uint32_t)top * width + (uint32_t)left * op->in_c;
+        HW_ROLLED
+        for (uint32_t rows = op->kernel_h; rows; rows--, code += width)
+            copy = copy_bytes(copy, code, run);
+    } else
+        copy = copy_clipped(op, t, top, left, first, copy);
     while (copy < end)
         *copy++ = 0;
 }
@@ -206,8 +233,8 @@ HW_INLINE void expand_block(fields f, const hw_op *op, const tiling *t, const wi
     }
 }
 
-/* Multiply four words of codes by four of weights. Where `full`, a field holds one sum of four products and no more, and is taken
- * out at once. Each word of codes is loaded two products before it is needed. */
+/* Multiply four words of codes by four of weights. Where `full`, the sum of four products is taken out of its field at once. Each
+ * word of codes is loaded two products before it is needed. */
 HW_INLINE void multiply_words(uint32_t sums[SUMS], const uint32_t *a, const uint32_t *w, int full)
 {
     uint32_t q = a[0];

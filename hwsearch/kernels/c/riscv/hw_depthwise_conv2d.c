@@ -5,7 +5,8 @@
  * word per pixel, for as many rows of output at a time as fit the memory that hw_stretches.h takes for two words and sums. The
  * shift that rounding wants is in weights and bias.
  *
- * Where nine products and the bias, shifted, stay below 2^15, two rows of outputs are computed at once: codes of two rows share a word, and so do the sums,
+ * Where nine products and the bias, shifted, stay below 2^15, two rows of outputs are computed at once: codes of two rows share a
+ * word, and so do the sums,
  *
  *     sum w (q + q' 2^16) = sum w q + 2^16 sum w q',
  *
@@ -115,7 +116,8 @@ HW_APART void strip_of_stride_1(const strip *s)
 /* Codes of a column for two rows of outputs, and their two sums. */
 #define NEXT_PAIRS(STEP) \
     do { \
-        const uint32_t v0 = rows[0][at], v1 = rows[1][at], v2 = rows[2][at], v3 = rows[3][at], v4 = (STEP) == 2 ? rows[4][at] : 0; \
+        const uint32_t v0 = rows[0][at], v1 = rows[1][at], v2 = rows[2][at], v3 = rows[3][at]; \
+        const uint32_t v4 = (STEP) == 2 ? rows[4][at] : 0; \
         q0 = v0 | ((STEP) == 2 ? v2 : v1) << 16; \
         q1 = v1 | ((STEP) == 2 ? v3 : v2) << 16; \
         q2 = v2 | ((STEP) == 2 ? v4 : v3) << 16; \
@@ -219,7 +221,8 @@ HW_APART void strip_slowly(const hw_op *op, const strip *s, const int16_t *taps,
 }
 
 /* One channel's outputs from row `y` on. */
-HW_INLINE void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits, uint32_t largest, uint32_t rows, uint32_t y, uint32_t c)
+HW_INLINE void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits, uint32_t largest, uint32_t rows, uint32_t y,
+                                uint32_t c)
 {
     const int16_t *taps = (const int16_t *)(const void *)t->weights + 9 * c;
     strip s; /* filled one by one: an initializer would clear it first */

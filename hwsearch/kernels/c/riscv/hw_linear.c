@@ -4,9 +4,9 @@
  * n / lanes apart in the lanes of a word of n codes, ready to be multiplied by as many inputs in reverse order (hw_riscv.h),
  * which are arranged to match, once. With 8-bit weights and inputs there is one lane, and single bytes are multiplied.
  *
- * Of 32 weights stored at 3 bits each of three words holds ten whole ones, whose halves lie 15 bits apart: five pairs, in two lanes
- * of 15 bits; inputs are two bits up, so that what lies beyond the second lane is beyond the word. A sixteenth pair is put together
- * from those two weights that lie in two words.
+ * Of 32 weights stored at 3 bits each of three words holds ten whole ones, whose halves lie 15 bits apart: five pairs, in two
+ * lanes of 15 bits; inputs are two bits up, so that what lies beyond the second lane is beyond the word. A sixteenth pair is put
+ * together from those two weights that lie in two words.
  *
  * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
  */
@@ -146,7 +146,8 @@ HW_INLINE int32_t sum_codes(const uint8_t *codes, uint32_t count)
     return (int32_t)sum;
 }
 
-/* `room`: halves of stretches of 3-bit weights that a lane of 15 bits sums. Four filters at a time; one beyond the last repeats it, and nobody stores the result. */
+/* Four filters at a time; one beyond the last repeats it, and nobody stores the result. `room`: halves of stretches of 3-bit
+ * weights that a lane of 15 bits sums. */
 HW_INLINE void multiply_all(const hw_op *op, uint32_t stored, uint32_t bits, uint32_t lanes, uint32_t limit, uint32_t room)
 {
     uint32_t *const words = (uint32_t *)(void *)op->scratch;
