@@ -48,7 +48,7 @@ HW_INLINE uint32_t *pack_pairs(uint32_t *words, const uint8_t *const codes[MOST_
 HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block *block, uint32_t stored, uint32_t bits)
 {
     const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->given, op->stored_bits), quads = s->window / 4;
-    const uint32_t minus = (0u - ((1u << bits) - 1u) & 0xFFFFu) * 0x10001u;
+    const uint32_t minus = ((1u - (1u << bits)) & 0xFFFFu) * 0x10001u;
     const uint8_t *rows[MOST_FILTERS];
     uint32_t *words = s->weights;
     for (uint32_t f = 0; f < 4; f++)
