@@ -167,7 +167,7 @@ def _channel_turns(key: RowKey) -> Floats:
     op, others = _op_of(key), _depthwise_turns(key)
     cut = channel_tile(op, key.precision)
     if cut is None:
-        return np.concatenate([np.zeros(N_CHANNEL_LOOPS), others])
+        return np.concatenate([np.zeros(2 * N_CHANNEL_LOOPS), others])
     channels, tiles = key.out_shape[0], -(-cut.part_h // cut.rows)
     runs = tiles * cut.lanes if cut.part_w == key.out_shape[2] else cut.part_h * cut.lanes
     in_rows = tiles * cut.in_rows
@@ -175,7 +175,8 @@ def _channel_turns(key: RowKey) -> Floats:
         1, channels, tiles * channels, channels * in_rows, channels * in_rows * cut.in_columns, channels * cut.part_h,
         channels * cut.part_h * cut.part_w, channels * runs, math.prod(key.out_shape),
     ]  # fmt: skip
-    return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
+    single, packed = np.array(own) * (cut.lanes == 1), np.array(own) * (cut.lanes > 1)
+    return np.concatenate([single, packed, np.zeros(len(others))]).astype(np.float64)
 
 
 def _pool_turns(key: RowKey) -> Floats:

@@ -48,7 +48,7 @@ HW_INLINE uint32_t *pack_pairs(uint32_t *words, const uint8_t *const codes[MOST_
 HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block *block, uint32_t stored, uint32_t bits)
 {
     const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->given, op->stored_bits), quads = s->window / 4;
-    const uint32_t minus = (0u - ((1u << bits) - 1u) & 0xFFFFu) * 0x10001u;
+    const uint32_t minus = ((1u - (1u << bits)) & 0xFFFFu) * 0x10001u;
     const uint8_t *rows[MOST_FILTERS];
     uint32_t *words = s->weights;
     for (uint32_t f = 0; f < 4; f++)
@@ -189,18 +189,15 @@ HW_INLINE void expand_rows(const strip *s, const hw_op *op, const filter_block *
         rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
     if (s->given != s->channels)
         spread_rows(s, op, rows, 2 * filters, bits);
+    HW_ROLLED
     for (uint32_t half = 0; half < 2; half++) {
         uint32_t *words = s->weights + half;
+        HW_ROLLED
         for (uint32_t quad = 0; quad < quads; quad++, words += 8) {
-            uint32_t codes[3] = {0, 0, 0};
+            uint32_t codes[4] = {0, 0, 0, 0};
             for (uint32_t f = 0; f < filters; f++)
                 codes[f] = hw_four_codes(rows[half * filters + f], row_bytes, quad, stored, bits);
-            for (uint32_t i = 0; i < 4; i++) {
-                uint32_t word = codes[0] >> 8 * i & 255u;
-                for (uint32_t f = 1; f < filters; f++)
-                    word |= (codes[f] >> 8 * i & 255u) << (f * (uint32_t)shift);
-                words[2 * i] = word;
-            }
+            pack_fields(words, 2, codes, filters, shift, bits);
         }
     }
 }

@@ -96,7 +96,7 @@ HW_INLINE void pack_row(const streams *s, uint32_t *to, const uint8_t *codes, ui
     int32_t at = (int32_t)phase - s->pad;
     HW_ROLLED
     for (uint32_t i = s->words; i; i--, to += CHANNELS * s->phases) {
-        uint32_t w[4];
+        uint32_t w[4] = {0};
         for (uint32_t p = 0; p < s->pixels; p++, at += step)
             w[p] = at >= 0 && at < width ? load_pixel(codes + (uint32_t)at * s->pixel_step, count) : zeros;
         if (s->pixels == 4)
@@ -192,14 +192,14 @@ HW_INLINE void expand_weights(const streams *s, const hw_op *op, uint32_t c, uin
     const uint8_t *row = op->weights + c * hw_row_bytes(9, op->stored_bits);
     if (op->stored_bits == 8)
         nine_codes(row, 8, bits, codes);
-    else if (op->stored_bits == 4 && bits <= 4)
+    else if (op->stored_bits == 4 && bits < 4)
         nine_codes(row, 4, bits, codes);
-    else if (op->stored_bits == 3 && bits <= 3)
+    else if (op->stored_bits == 3 && bits < 3)
         nine_codes(row, 3, bits, codes);
-    else if (op->stored_bits == 2 && bits <= 2)
+    else if (op->stored_bits == 2 && bits < 2)
         nine_codes(row, 2, bits, codes);
-    else if (bits == 1)
-        nine_codes(row, 1, bits, codes);
+    else
+        nine_codes(row, bits, bits, codes);
     if (s->turned)
         swap(codes + 1, codes + 3), swap(codes + 2, codes + 6), swap(codes + 5, codes + 7);
 }
@@ -253,7 +253,7 @@ HW_INLINE int make_narrow_scale(struct depthwise_narrow_scale *scale, const hw_o
     const uint32_t total = (r.below > r.above ? r.below : r.above) + hw_magnitude(bias), twice = 2u * op->output_zero + 1;
     if (hw_magnitude(bias) > 32767 || total > 32767 || shift < 1)
         return 0;
-    scale->bias = ((uint32_t)bias - r.middle & 0xFFFFu) * 0x10001u, scale->max = op->output_max * 0x01010101u;
+    scale->bias = (((uint32_t)bias - r.middle) & 0xFFFFu) * 0x10001u, scale->max = op->output_max * 0x01010101u;
     if (shift > 30) {
         scale->multiplier = 0, scale->shift = 1, scale->offset = 2u * op->output_zero;
         return 1;

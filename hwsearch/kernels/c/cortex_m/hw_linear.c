@@ -47,7 +47,6 @@ HW_INLINE int32_t arrange(const uint8_t *codes, uint32_t count, uint32_t per_wor
 {
     const uint32_t lanes = way == PAIRS ? 2 : 4, parts = per_word / lanes;
     uint32_t sum = 0, k = 0;
-    HW_ROLLED
     for (; k + per_word <= count && (way == PAIRS || parts >= 4); k += per_word, words += parts) {
         arrange_word(codes + k, per_word, way, words);
         for (uint32_t i = k; i < k + per_word; i += 4)

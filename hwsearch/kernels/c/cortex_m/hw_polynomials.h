@@ -216,9 +216,12 @@ HW_APART void sum_poly(const poly *p, const poly_tile *t, int32_t centre)
 HW_INLINE void expand_poly(const poly *p, const uint8_t *const rows[2], uint32_t row_bytes, uint32_t stride, uint32_t stored, uint32_t bits, int shift)
 {
     const uint32_t quads = p->channels / 4, step = POLY_WEIGHTS * stride;
+    HW_ROLLED
     for (uint32_t f = 0; f < 2; f++)
+        HW_ROLLED
         for (uint32_t dy = 0; dy < 3; dy++) {
             uint32_t *words = p->weights + 2 * dy + f;
+            HW_ROLLED
             for (uint32_t quad = 3 * dy * quads; quad < (3 * dy + 1) * quads; quad++, words += 4 * step) {
                 const uint32_t first = hw_four_codes(rows[f], row_bytes, quad, stored, bits);
                 const uint32_t middle = hw_four_codes(rows[f], row_bytes, quad + quads, stored, bits);

@@ -240,6 +240,9 @@ HW_INLINE void multiply_narrow(const uint8_t *const rows[4], const uint8_t *weig
 {
     const uint32_t stretch = limit / 2 * 16;
     uint32x4_t sums[4][4];
+    HW_UNROLLED
+    for (uint32_t i = 0; i < 16; i++)
+        sums[i / 4][i % 4] = vdupq_n_u32(0);
     for (uint32_t start = 0; start < count; start += stretch) {
         const uint32_t end = count - start < stretch ? count : start + stretch;
         uint16x8_t lanes[4][4];
@@ -262,8 +265,7 @@ HW_INLINE void multiply_narrow(const uint8_t *const rows[4], const uint8_t *weig
         }
         HW_UNROLLED
         for (uint32_t i = 0; i < 16; i++)
-            sums[i / 4][i % 4] =
-                start ? vpadalq_u16(sums[i / 4][i % 4], lanes[i / 4][i % 4]) : vpaddlq_u16(lanes[i / 4][i % 4]);
+            sums[i / 4][i % 4] = vpadalq_u16(sums[i / 4][i % 4], lanes[i / 4][i % 4]);
     }
     HW_UNROLLED
     for (uint32_t i = 0; i < 4; i++)
@@ -277,6 +279,9 @@ HW_INLINE void count_pairs(const uint8_t *const planes[2], const uint8_t *weight
 {
     const uint32_t levels = bits + activation_bits - 1, step = 16 * activation_bits;
     const uint32_t stretch = 64 * (31 / (bits < activation_bits ? bits : activation_bits));
+    HW_UNROLLED
+    for (uint32_t f = 0; f < 4; f++)
+        sums[0][f] = sums[1][f] = vdupq_n_u32(0);
     for (uint32_t start = 0; start < count; start += stretch) {
         const uint32_t end = count - start < stretch ? count : start + stretch;
         uint8x16_t counts[2][4][LEVELS];
@@ -312,7 +317,7 @@ HW_INLINE void count_pairs(const uint8_t *const planes[2], const uint8_t *weight
                 HW_UNROLLED
                 for (uint32_t level = 1; level < levels; level++)
                     sum = vaddq_u16(sum, vshlq_u16(vpaddlq_u8(counts[pair][f][level]), vdupq_n_s16((int16_t)level)));
-                sums[pair][f] = start ? vpadalq_u16(sums[pair][f], sum) : vpaddlq_u16(sum);
+                sums[pair][f] = vpadalq_u16(sums[pair][f], sum);
             }
     }
 }

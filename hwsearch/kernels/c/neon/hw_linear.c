@@ -125,10 +125,12 @@ HW_INLINE void multiply_rows(layout l, const uint8_t *const rows[4], uint32_t le
             s[f] = (lanes){vdupq_n_u16(0), vdupq_n_u16(0), sums[f]};
         HW_ROLLED
         for (uint32_t i = 0; i < count; i++, arranged += step_codes(l), offset += step_bytes(l)) {
-            if (l.stored != 3)
+            if (l.stored != 3) {
                 multiply_parts(l, rows, offset, left, arranged, s);
+                continue;
+            }
             HW_UNROLLED
-            for (uint32_t f = 0; f < 4 && l.stored == 3; f++)
+            for (uint32_t f = 0; f < 4; f++)
                 multiply_threes(l, rows[f] + offset, left, arranged, &s[f]);
         }
         HW_UNROLLED
