@@ -154,7 +154,7 @@ def strips(op: Op, precision: Precision) -> Strips:
     return cut(columns, rows)
 
 
-POLY_BYTES, POLY_OUT_ROWS, POLY_MOST_CHANNELS = 16384, 8, 128
+POLY_BYTES, POLY_OUT_ROWS, POLY_MOST_CHANNELS, POLY_STRIDED_SIDE = 16384, 8, 128, 6
 _POLYNOMIALS = {
     (1, 2): (4, 10), (1, 4): (3, 13), (1, 8): (2, 15), (2, 2): (4, 10), (2, 4): (3, 13), (2, 8): (2, 15),
     (3, 3): (3, 13), (3, 4): (3, 13), (4, 2): (3, 13), (4, 4): (2, 14),
@@ -213,7 +213,8 @@ def polynomials(op: Op, precision: Precision) -> Polynomials | None:
     shape_fits = op.kernel == (3, 3) and op.stride in ((1, 1), (2, 2)) and channels % 4 == 0
     widths = (precision.weight_bits, precision.activation_bits)
     found = (_POLYNOMIALS if stride == 1 else _STRIDED).get(widths)
-    if not found or not shape_fits or channels > POLY_MOST_CHANNELS // stride**2 or outputs % 2:
+    few = stride == 2 and min(op.out_shape[1:]) < POLY_STRIDED_SIDE
+    if not found or not shape_fits or few or channels > POLY_MOST_CHANNELS // stride**2 or outputs % 2:
         return None
     pixels, field_bits = found
     most_channels = (2**field_bits - 1) // (9 * (2 ** widths[0] - 1) * (2 ** widths[1] - 1))

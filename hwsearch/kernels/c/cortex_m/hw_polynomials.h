@@ -38,7 +38,7 @@
 
 #ifdef HW_CORTEX_M
 
-enum { POLY_BYTES = 16384, POLY_OUT_ROWS = 8, POLY_MOST_CHANNELS = 128, POLY_WEIGHTS = 6 };
+enum { POLY_BYTES = 16384, POLY_OUT_ROWS = 8, POLY_MOST_CHANNELS = 128, POLY_WEIGHTS = 6, POLY_STRIDED_SIDE = 6 };
 
 static const uint32_t poly_zeros[POLY_MOST_CHANNELS / 4];
 
@@ -65,6 +65,8 @@ typedef struct poly_tile {
 HW_INLINE int is_polynomial(const hw_op *op, uint32_t stride)
 {
     const uint32_t channels = op->in_c / op->groups, outputs = op->out_c / op->groups;
+    if (stride == 2 && (op->out_h < POLY_STRIDED_SIDE || op->out_w < POLY_STRIDED_SIDE)) /* most of few segments would be waste */
+        return 0;
     return op->kernel_h == 3 && op->kernel_w == 3 && op->stride_h == stride && op->stride_w == stride && channels % 4 == 0 && channels <= POLY_MOST_CHANNELS / (stride * stride) && outputs % 2 == 0 && op->out_c % 2 == 0;
 }
 
