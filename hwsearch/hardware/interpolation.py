@@ -34,8 +34,8 @@ REACH = 2.0
 ERROR_QUANTILE = 0.95
 """Which leave-one-out error is stated as a regression's uncertainty."""
 
-WIDE, CODES = 16, 256
-"""Channels that a pool sums at once, and values of a byte."""
+WIDE, CODES, MOST_CODES, WORTH_A_TABLE = 16, 256, 257, 1024
+"""Channels that a pool sums at once, values of a byte, codes that 16 bits sum, and sums that a table is made for."""
 MIN_POOLED_ROWS = 64
 """Rows of one body of code from which other kernels and strides help; at least one for each loop of the most
 detailed body. With fewer, a fit may be sure of itself and wrong: errors of half the price were seen with 52 rows."""
@@ -182,7 +182,8 @@ def _channel_turns(key: RowKey) -> Floats:
 def _pool_turns(key: RowKey) -> Floats:
     """Turns of each loop of the pools: sixteen and four channels at a time where they come in fours, else one by one."""
     rows, pixels, channels = key.out_shape[1], math.prod(key.out_shape[1:]), key.out_shape[0]
-    window = np.array([1, key.kernel[0], math.prod(key.kernel)], dtype=np.float64)
+    whole = key.op is OpKind.AVG_POOL and key.in_shape[2] == key.kernel[1] and math.prod(key.kernel) <= MOST_CODES
+    window = np.array([1, 1 if whole else key.kernel[0], math.prod(key.kernel)], dtype=np.float64)
     by_words = channels % LANES == 0
     wide, narrow = pixels * (channels // WIDE), pixels * (channels % WIDE // LANES)
     in_words = np.concatenate([[rows, pixels], wide * window, narrow * window]) * by_words
@@ -194,6 +195,13 @@ def _lookup_turns(key: RowKey) -> Floats:
     count = math.prod(key.out_shape)
     many = count > CODES
     return np.array([1, many, many * (count // 8), many * (count % 8), (not many) * count], dtype=np.float64)
+
+
+def _sum_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m/hw_add.c`: many sums of codes below 16 come from a table."""
+    count = math.prod(key.out_shape)
+    by_table = count >= WORTH_A_TABLE and key.precision.activation_bits <= 4
+    return np.array([1, by_table, by_table * count, (not by_table) * count], dtype=np.float64)
 
 
 def _row_turns(key: RowKey) -> Floats:
@@ -304,6 +312,7 @@ _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
     OpKind.CONV2D: (_tiled_turns, _strip_turns, _block_turns),
     OpKind.AVG_POOL: (_pool_turns,),
     OpKind.MAX_POOL: (_pool_turns,),
+    OpKind.ADD: (_sum_turns,),
     OpKind.REQUANTIZE: (_lookup_turns,),
     OpKind.LINEAR: (_row_turns,),
     OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _stream_turns, _channel_turns),
