@@ -1,4 +1,4 @@
-"""An exported C package, compiled and run: on this computer, and on an emulated Cortex-M."""
+"""An exported C package, compiled and run: on this computer, and on an emulated core."""
 
 import ctypes
 import tempfile
@@ -57,7 +57,7 @@ class EmulatedPackage:
     def __init__(self, folder: Path, network: Network, header: ProfileHeader) -> None:
         measured_with_zig = header.library.compiler.startswith("ziglang")
         timing = CORES.get(header.device.core, CORTEX_M4)
-        self.core = timing.processor.replace("cortex-m", "Cortex-M").replace("plus", "+")
+        self.core = timing.name.partition(",")[0]
         self.compiler = find_compiler(timing.processor, "ziglang" if measured_with_zig else None)
         same_core = header.device.core in CORES and header.counter.unit == "cycles"
         self.is_priced_core = same_core and not header.library.published

@@ -82,7 +82,7 @@ def _all_stored(model: IntegerModel) -> dict[str, int]:
 
 def _opset(model: IntegerModel) -> tuple[int, int]:
     """Lowest opset and IR version with every packed type the model stores."""
-    return (25, 12) if 2 in _all_stored(model).values() else (21, 10)
+    return (25, 12) if {1, 2} & set(_all_stored(model).values()) else (21, 10)
 
 
 def _model_proto(graph: GraphProto, versions: tuple[int, int]) -> ModelProto:

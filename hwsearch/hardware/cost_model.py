@@ -144,7 +144,7 @@ class CostModel:
             op=op.name, precision=key.precision, latency_us=latency_us,
             energy_uj=latency_us * median(row.energy_uj / row.latency_us for row in rows),
             provenance=max((row.provenance for row in rows), key=_TRUST.index),
-            uncertainty=median(row.relative_error(self.profile.validity.relative_error) for row in rows) + regression.error,
+            uncertainty=median(row.relative_error(self.profile.validity.relative_error) for row in rows) + regression.error(key),
             symbol=rows[0].symbol, code_bytes=max(row.code_bytes for row in rows),
             weight_bytes=in_lines(packed_weight_bytes(op, key.stored_bits)) if op.has_weights else 0,
             scratch_bytes=scratch_bytes(op, key.precision), interpolated=True,

@@ -34,10 +34,12 @@ REACH = 2.0
 ERROR_QUANTILE = 0.95
 """Which leave-one-out error is stated as a regression's uncertainty."""
 
+WIDE, CODES, MOST_CODES, WORTH_A_TABLE = 16, 256, 257, 1024
+"""Channels that a pool sums at once, values of a byte, codes that 16 bits sum, and sums that a table is made for."""
 MIN_POOLED_ROWS = 64
 """Rows of one body of code from which other kernels and strides help; at least one for each loop of the most
 detailed body. With fewer, a fit may be sure of itself and wrong: errors of half the price were seen with 52 rows."""
-N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS, N_STREAM_LOOPS, N_CHANNEL_LOOPS = 22, 13, 12, 9
+N_STRIP_LOOPS, N_POLYNOMIAL_LOOPS, N_STREAM_LOOPS, N_CHANNEL_LOOPS = 22, 13, 17, 9
 """Loops of the ways in which a Cortex-M convolves."""
 
 Floats = NDArray[np.float64]
@@ -110,14 +112,18 @@ def _stream_turns(key: RowKey) -> Floats:
     if cut is None:
         return np.concatenate([np.zeros(N_STREAM_LOOPS), others])
     channels, quads, stride = op.in_shape[0], math.ceil(op.in_shape[0] / LANES), op.stride[0]
-    lengths = [min(cut.rows, cut.out_rows - first) for first in range(0, cut.out_rows, cut.rows)]
-    words = sum(length * cut.words for length in lengths)
-    in_rows = sum(length * stride + 3 - stride for length in lengths) * quads
-    outputs = math.prod(op.out_shape)
+    (in_rows, in_width), pad = (op.in_shape[1:], op.padding[0]) if not cut.turned else (op.in_shape[:0:-1], op.padding[1])
+    lines = inside = words = 0
+    for first in range(0, cut.out_rows, cut.rows):
+        length, top = min(cut.rows, cut.out_rows - first), first * stride - pad
+        below = top + length * stride + 3 - stride
+        lines, inside, words = lines + below - top, inside + min(below, in_rows) - max(top, 0), words + length * cut.words
+    packed, stored, bytewise = inside * cut.phases * cut.words, words * cut.sums / 4, channels % LANES > 0
     own = [
-        1, cut.tiles * quads, in_rows, in_rows * cut.phases, in_rows * cut.phases * cut.words, cut.tiles * channels,
-        channels * words, channels * words * cut.sums / 4, quads * words * cut.sums / 4, quads * cut.out_rows, outputs,
-        outputs * (channels % LANES > 0),
+        1, cut.tiles * quads, inside * quads, inside * cut.phases * quads, packed * quads, (lines - inside) * cut.words * quads,
+        cut.tiles * channels, channels * words, channels * stored, quads * stored, quads * cut.out_rows,
+        math.prod(op.out_shape), bytewise * packed * quads, bytewise * inside * in_width * channels, bytewise * stored * quads,
+        bytewise * math.prod(op.out_shape), bytewise * inside * cut.phases * quads,
     ]  # fmt: skip
     return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
 
@@ -161,7 +167,7 @@ def _channel_turns(key: RowKey) -> Floats:
     op, others = _op_of(key), _depthwise_turns(key)
     cut = channel_tile(op, key.precision)
     if cut is None:
-        return np.concatenate([np.zeros(N_CHANNEL_LOOPS), others])
+        return np.concatenate([np.zeros(2 * N_CHANNEL_LOOPS), others])
     channels, tiles = key.out_shape[0], -(-cut.part_h // cut.rows)
     runs = tiles * cut.lanes if cut.part_w == key.out_shape[2] else cut.part_h * cut.lanes
     in_rows = tiles * cut.in_rows
@@ -169,15 +175,44 @@ def _channel_turns(key: RowKey) -> Floats:
         1, channels, tiles * channels, channels * in_rows, channels * in_rows * cut.in_columns, channels * cut.part_h,
         channels * cut.part_h * cut.part_w, channels * runs, math.prod(key.out_shape),
     ]  # fmt: skip
-    return np.concatenate([np.array(own, dtype=np.float64), np.zeros(len(others))])
+    single, packed = np.array(own) * (cut.lanes == 1), np.array(own) * (cut.lanes > 1)
+    return np.concatenate([single, packed, np.zeros(len(others))]).astype(np.float64)
 
 
 def _pool_turns(key: RowKey) -> Floats:
-    """Turns of each loop of the pools: four channels at a time where they come in fours, else one by one."""
-    pixels, channels = math.prod(key.out_shape[1:]), key.out_shape[0]
-    elements, by_words = pixels * channels, channels % LANES == 0
-    loops = np.array([elements, elements * key.kernel[0], elements * math.prod(key.kernel)], dtype=np.float64)
-    return np.concatenate([[1, pixels], loops * by_words, loops * (not by_words)])
+    """Turns of each loop of the pools: sixteen and four channels at a time where they come in fours, else one by one."""
+    rows, pixels, channels = key.out_shape[1], math.prod(key.out_shape[1:]), key.out_shape[0]
+    whole = key.op is OpKind.AVG_POOL and key.in_shape[2] == key.kernel[1] and math.prod(key.kernel) <= MOST_CODES
+    window = np.array([1, 1 if whole else key.kernel[0], math.prod(key.kernel)], dtype=np.float64)
+    by_words = channels % LANES == 0
+    wide, narrow = pixels * (channels // WIDE), pixels * (channels % WIDE // LANES)
+    in_words = np.concatenate([[rows, pixels], wide * window, narrow * window]) * by_words
+    return np.concatenate([[1], in_words, [pixels * (not by_words)], pixels * channels * window * (not by_words)])
+
+
+def _lookup_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m/hw_requantize.c`: a table first where codes are more than a byte has values."""
+    count = math.prod(key.out_shape)
+    many = count > CODES
+    return np.array([1, many, many * (count // 8), many * (count % 8), (not many) * count], dtype=np.float64)
+
+
+def _sum_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m/hw_add.c`: many sums of codes below 16 come from a table."""
+    count = math.prod(key.out_shape)
+    by_table = count >= WORTH_A_TABLE and key.precision.activation_bits <= 4
+    return np.array([1, by_table, by_table * count, (not by_table) * count], dtype=np.float64)
+
+
+def _row_turns(key: RowKey) -> Floats:
+    """Turns of each loop of `cortex_m/hw_linear.c` and its like: arranging inputs, then words of 1, 2 or 4 rows at once."""
+    inputs, outputs = math.prod(key.in_shape), key.out_shape[0]
+    words = math.ceil(inputs * key.stored_bits / 32)
+    pairs, quads = math.ceil(outputs / 2), math.ceil(outputs / 4)
+    return np.array(
+        [1, inputs, words, outputs, outputs * words, pairs, pairs * words, pairs * inputs, quads, quads * words, quads * inputs],
+        dtype=np.float64,
+    )
 
 
 def _strip_turns(key: RowKey) -> Floats:
@@ -217,16 +252,18 @@ def _in_strips(key: RowKey) -> Floats:
 
 def _in_polynomials(key: RowKey, cut: Polynomials) -> Floats:
     """Packing segments, summing windows, expanding two filters, beginning, multiplying and finishing their totals."""
-    segments, across = _segments(cut, padded=key.in_shape[2] == cut.out_w), math.ceil(cut.out_w / cut.columns)
+    segments, across = _segments(cut, padded=cut.stride == 2 or key.in_shape[2] == cut.out_w), math.ceil(cut.out_w / cut.columns)
     pairs = key.groups * (cut.out_h // POLY_OUT_ROWS * (POLY_OUT_ROWS // 2) + -(-(cut.out_h % POLY_OUT_ROWS) // 2))
     tiles, filters = key.groups * cut.tiles, key.out_shape[0] // key.groups // 2
-    packed_rows = 2 * pairs + 2 * key.groups * math.ceil(cut.out_h / POLY_OUT_ROWS)
-    words, multiplied = packed_rows * segments, pairs * segments * filters
+    stride, down = cut.stride, key.groups * math.ceil(cut.out_h / POLY_OUT_ROWS)
+    packed_rows = 2 * stride * pairs + (3 - stride) * down
+    words, multiplied = packed_rows * segments * stride, pairs * segments * filters
     return np.array(
         [
             tiles, packed_rows * across, words, words * cut.channels, cut.out_h * cut.out_w * key.groups, tiles * filters,
             tiles * filters * cut.channels, pairs * filters * across, pairs * filters * cut.out_w, multiplied * cut.blocks,
-            multiplied * cut.channels, cut.out_h * across * key.groups * filters, cut.out_h * cut.out_w * key.groups * filters,
+            multiplied * cut.channels * stride, cut.out_h * across * key.groups * filters,
+            cut.out_h * cut.out_w * key.groups * filters,
         ],
         dtype=np.float64,
     )  # fmt: skip
@@ -237,17 +274,18 @@ def _segments(cut: Polynomials, padded: bool) -> int:
     total = 0
     for start in range(0, cut.out_w, cut.columns):
         columns = min(cut.columns, cut.out_w - start)
-        beside = (start == 0) + (start + columns == cut.out_w) if padded else 0
-        total += max(columns + 1 - beside, 0) // cut.pixels + 1
+        beside = (start == 0) + (cut.stride == 1 and start + columns == cut.out_w) if padded else 0
+        total += max(columns + 2 - cut.stride - beside, 0) // cut.pixels + 1
     return total
 
 
 def _op_of(key: RowKey) -> Op:
-    """The operation of a row; a row does not tell its padding, which matters to a 1x1 convolution alone."""
-    unpadded = key.in_shape[1:] == key.out_shape[1:]
+    """The operation of a row; a row does not tell its padding, which is the least that gives its output."""
+    missing = zip(key.in_shape[1:], key.out_shape[1:], key.kernel, key.stride, strict=True)
+    rows, columns = (max(0, -(-((out - 1) * stride + side - given) // 2)) for given, out, side, stride in missing)
     return Op(
         name="op", kind=key.op, inputs=("input",), in_shape=key.in_shape, out_shape=key.out_shape, kernel=key.kernel,
-        stride=key.stride, padding=(0, 0) if unpadded else (1, 1), groups=key.groups,
+        stride=key.stride, padding=(rows, columns), groups=key.groups,
     )  # fmt: skip
 
 
@@ -274,6 +312,9 @@ _OWN_LOOPS: dict[OpKind, tuple[Loops, ...]] = {
     OpKind.CONV2D: (_tiled_turns, _strip_turns, _block_turns),
     OpKind.AVG_POOL: (_pool_turns,),
     OpKind.MAX_POOL: (_pool_turns,),
+    OpKind.ADD: (_sum_turns,),
+    OpKind.REQUANTIZE: (_lookup_turns,),
+    OpKind.LINEAR: (_row_turns,),
     OpKind.DEPTHWISE_CONV2D: (_depthwise_turns, _stream_turns, _channel_turns),
 }
 
@@ -295,6 +336,8 @@ class _Candidate:
 
     loops: Loops
     costs: Floats
+    entered: NDArray[np.bool_]
+    """Loops that any row enters; what others cost is not known."""
     error: float
 
     @classmethod
@@ -303,16 +346,19 @@ class _Candidate:
         latencies = np.array([row.latency_us for row in rows])
         counts = np.stack([loops(row.key) for row in rows])  # [rows, loops]
         error = float(np.quantile(_errors_left_out(counts, latencies, judged), ERROR_QUANTILE))
-        return cls(loops=loops, costs=_fit(counts, latencies), error=error)
+        return cls(loops=loops, costs=_fit(counts, latencies), entered=counts.max(axis=0) > 0, error=error)
+
+    def knows(self, key: RowKey) -> bool:
+        """Whether the shape enters only loops that were measured."""
+        return not np.any(self.loops(key)[~self.entered])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShapeRegression:
-    """A fit over the rows of one group; `error` is the stated relative error, found by leaving each row out in turn."""
+    """A fit over the rows of one group. Of the candidates that know a shape's loops, the one with the least error prices it."""
 
-    loops: Loops
-    costs: Floats
-    error: float
+    candidates: tuple[_Candidate, ...]
+    """From the least error to the largest."""
     lowest: Floats
     highest: Floats
     rows: tuple[Measurement, ...]
@@ -332,17 +378,25 @@ class ShapeRegression:
         if len(pooled) >= MIN_POOLED_ROWS:
             judged = len(rows) if len(rows) >= MIN_ROWS else len(pooled)
             candidates += [_Candidate.fit(loops, pooled, judged) for loops in own]
-        best = min(candidates, key=lambda candidate: candidate.error)
         dimensions = np.stack([_dimensions(row.key) for row in rows])
         return cls(
-            loops=best.loops, costs=best.costs, error=best.error, lowest=dimensions.min(axis=0), highest=dimensions.max(axis=0),
-            rows=tuple(rows),
+            candidates=tuple(sorted(candidates, key=lambda candidate: candidate.error)), lowest=dimensions.min(axis=0),
+            highest=dimensions.max(axis=0), rows=tuple(rows),
         )  # fmt: skip
 
     def reaches(self, key: RowKey) -> bool:
-        """Whether every dimension lies within the measured ones, give or take the factor `REACH`."""
+        """Whether every dimension lies within the measured ones, give or take the factor `REACH`, and its loops are known."""
         dimensions = _dimensions(key)
-        return bool(np.all(dimensions * REACH >= self.lowest) and np.all(dimensions <= self.highest * REACH))
+        inside = np.all(dimensions * REACH >= self.lowest) and np.all(dimensions <= self.highest * REACH)
+        return bool(inside) and any(candidate.knows(key) for candidate in self.candidates)
 
     def latency_us(self, key: RowKey) -> float:
-        return float(self.loops(key) @ self.costs)
+        chosen = self._chosen(key)
+        return float(chosen.loops(key) @ chosen.costs)
+
+    def error(self, key: RowKey) -> float:
+        """The stated relative error, found by leaving each row out in turn."""
+        return self._chosen(key).error
+
+    def _chosen(self, key: RowKey) -> _Candidate:
+        return next(candidate for candidate in self.candidates if candidate.knows(key))

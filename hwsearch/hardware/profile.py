@@ -177,8 +177,10 @@ class Measurement:
 
 
 COLUMNS = tuple(field.name for field in fields(Measurement))
-OPTIONAL = {"logits": "0"}
-"""Columns that a table may leave out, and what then stands in each of its rows."""
+OPTIONAL = {
+    "logits": "0", "repeats": "1", "latency_us": "nan", "energy_uj": "nan", "energy_source": POWER_X_TIME, "run_id": "",
+}  # fmt: skip
+"""Columns that a table may leave out, and what then stands in each of its rows; latency and energy follow from the counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,12 +270,11 @@ def read_measurements(folder: Path, header: ProfileHeader, *, derive: bool = Fal
     """Read `ops.csv`. Derived columns must be what follows from the raw ones; with `derive` they are made so."""
     path = folder / TABLE_FILE
     if not path.exists():
-        raise ProfileError(
-            f"Profile {folder.name} must have a table {path}, but there is none; run `hwsearch measure {folder.name}`."
-        )
+        raise ProfileError(f"Profile {folder.name} must have a table {path}, but there is none; run `{_measuring(folder)}`.")
     with path.open(newline="", encoding="utf-8") as file:
         lines = csv.reader(file)
         columns = next(lines, [])
+        derive = derive or not {"latency_us", "energy_uj"} <= {*columns}
         left_out = [column for column in OPTIONAL if column not in columns]
         if columns != [column for column in COLUMNS if column not in left_out]:
             wrong = sorted((set(COLUMNS) ^ set(columns)) - set(left_out)) or ["their order"]
@@ -361,7 +362,7 @@ def _check_derived(column: str, row: Measurement, expected: float, rule: str, wh
     remedy = "correct the row or measure it again"
     if row.provenance in (Provenance.MEASURED, Provenance.EMULATED):
         remedy = (
-            f"if profile.toml has another clock or power now, `hwsearch measure {Path(where).parent}` derives the table again "
+            f"if profile.toml has another clock or power now, `{_measuring(Path(where).parent)}` derives the table again "
             "without repeating what still holds; else correct the row"
         )
     raise ProfileError(f"{where}: {column} must be {rule} = {expected:.6g}, but is {found:.6g}{hint}; {remedy}.")
@@ -378,13 +379,20 @@ def derive_again(folder: Path) -> None:
         _write_table(folder, read_measurements(folder, header, derive=True))
 
 
+def _measuring(folder: Path) -> str:
+    """The command that measures a profile: by its name where that finds it."""
+    known = list_profiles().get(folder.name)
+    is_known = known is not None and known.resolve() == folder.resolve()
+    return f"hwsearch measure {folder.name if is_known else folder}"
+
+
 def _check_runs(folder: Path, rows: Iterable[Measurement], runs: Iterable[RunRecord]) -> None:
     known = {run.run_id for run in runs}
     for number, row in enumerate(rows, start=2):
         if row.provenance.needs_run and row.run_id not in known:
             raise ProfileError(
                 f"{folder / TABLE_FILE}:{number}: a row that is {row.provenance} must name a run recorded in {RUNS_FILE}, "
-                f"but names {row.run_id!r}; run `hwsearch measure {folder.name}` or correct run_id."
+                f"but names {row.run_id!r}; run `{_measuring(folder)}` or correct run_id."
             )
 
 

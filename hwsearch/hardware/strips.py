@@ -154,22 +154,24 @@ def strips(op: Op, precision: Precision) -> Strips:
     return cut(columns, rows)
 
 
-POLY_BYTES, POLY_ROWS, POLY_OUT_ROWS, POLY_MOST_CHANNELS = 16384, 10, 8, 128
+POLY_BYTES, POLY_OUT_ROWS, POLY_MOST_CHANNELS, POLY_STRIDED_SIDE = 16384, 8, 128, 6
 _POLYNOMIALS = {
     (1, 2): (4, 10), (1, 4): (3, 13), (1, 8): (2, 15), (2, 2): (4, 10), (2, 4): (3, 13), (2, 8): (2, 15),
     (3, 3): (3, 13), (3, 4): (3, 13), (4, 2): (3, 13), (4, 4): (2, 14),
 }  # fmt: skip
-"""Pixels in a word and bits of a field, by widths of weights and activations."""
+_STRIDED = {(1, 2): (4, 10), (2, 2): (4, 10)} | dict.fromkeys([(1, 4), (2, 4), (3, 3), (3, 4), (4, 2), (4, 4)], (3, 14))
+"""Pixels in a word and bits of a field, by widths of weights and activations: with stride 1 and 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polynomials:
-    """Tiles of one 3x3 convolution: `columns` x 8 output pixels; segments of `pixels` columns are words."""
+    """Tiles of one 3x3 convolution: `columns` x 8 output pixels; segments of `pixels` columns are words, with stride 2 two."""
 
     out_h: int
     out_w: int
     channels: int
     columns: int
+    stride: int
     pixels: int
     most_channels: int
 
@@ -179,8 +181,13 @@ class Polynomials:
 
     @property
     def segments(self) -> int:
-        """Words per row and channel of a whole tile, with both columns of padding."""
-        return (self.columns + 1 + self.pixels) // self.pixels
+        """Segments per row of a whole tile, with all columns of padding."""
+        return (self.columns + 2 - self.stride + self.pixels) // self.pixels
+
+    @property
+    def in_rows(self) -> int:
+        """Input rows under a tile."""
+        return (POLY_OUT_ROWS - 1) * self.stride + 3
 
     @property
     def blocks(self) -> int:
@@ -189,22 +196,25 @@ class Polynomials:
 
     @property
     def packed_bytes(self) -> int:
-        return self.segments * self.channels * POLY_ROWS * 4
+        return self.segments * self.channels * self.in_rows * self.stride * 4
 
     def scratch_bytes(self) -> int:
         """Packed codes, weights of two filters, totals, sums of codes by position and by window, one pixel of padding."""
-        positions = self.segments * self.pixels + 2
-        words = 6 * self.channels + (2 * POLY_OUT_ROWS + POLY_ROWS) * positions + POLY_OUT_ROWS * self.columns
+        positions = self.segments * self.pixels
+        totals, sums = 2 * POLY_OUT_ROWS * (positions + 2), self.in_rows * (positions * self.stride + 2)
+        words = 6 * self.stride * self.channels + totals + sums + POLY_OUT_ROWS * self.columns
         return self.packed_bytes + 4 * words + self.channels
 
 
 def polynomials(op: Op, precision: Precision) -> Polynomials | None:
     """The tiling of a 3x3 convolution of narrow codes; None for others."""
     channels, outputs = op.in_shape[0] // op.groups, op.out_channels // op.groups
-    shape_fits = op.kernel == (3, 3) and op.stride == (1, 1) and channels % 4 == 0 and channels <= POLY_MOST_CHANNELS
+    stride = op.stride[0]
+    shape_fits = op.kernel == (3, 3) and op.stride in ((1, 1), (2, 2)) and channels % 4 == 0
     widths = (precision.weight_bits, precision.activation_bits)
-    found = _POLYNOMIALS.get(widths)
-    if not found or not shape_fits or outputs % 2:
+    found = (_POLYNOMIALS if stride == 1 else _STRIDED).get(widths)
+    few = stride == 2 and min(op.out_shape[1:]) < POLY_STRIDED_SIDE
+    if not found or not shape_fits or few or channels > POLY_MOST_CHANNELS // stride**2 or outputs % 2:
         return None
     pixels, field_bits = found
     most_channels = (2**field_bits - 1) // (9 * (2 ** widths[0] - 1) * (2 ** widths[1] - 1))
@@ -213,7 +223,8 @@ def polynomials(op: Op, precision: Precision) -> Polynomials | None:
     while True:
         columns = -(-out_w // pieces)
         cut = Polynomials(
-            out_h=out_h, out_w=out_w, channels=channels, columns=columns, pixels=pixels, most_channels=most_channels
+            out_h=out_h, out_w=out_w, channels=channels, columns=columns, stride=stride, pixels=pixels,
+            most_channels=most_channels,
         )  # fmt: skip
         if columns == 1 or cut.packed_bytes <= POLY_BYTES:
             return cut

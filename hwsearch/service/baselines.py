@@ -14,7 +14,6 @@ from hwsearch.service.report import Reference
 from hwsearch.tasks.task import Task
 
 STATISTICS_IMAGES = 4096
-UNIFORM = (Precision(8, 8), Precision(4, 4), Precision(2, 2))
 
 
 def uniform_baselines(supernet: Supernet, task: Task, space: SearchSpace, costs: CostModel) -> tuple[Reference, ...]:
@@ -22,7 +21,13 @@ def uniform_baselines(supernet: Supernet, task: Task, space: SearchSpace, costs:
 
     What the space restricts (the first and last operations) keeps its own width.
     """
-    return tuple(_baseline(supernet, task, space, costs, precision) for precision in UNIFORM)
+    return tuple(_baseline(supernet, task, space, costs, precision) for precision in _uniform_precisions(space))
+
+
+def _uniform_precisions(space: SearchSpace) -> list[Precision]:
+    """Precisions of weights and activations of one width that the space has, widest first."""
+    found = {p for unit in space.units for p in unit.precisions if p.weight_bits == p.activation_bits}
+    return sorted(found, reverse=True)
 
 
 def _baseline(supernet: Supernet, task: Task, space: SearchSpace, costs: CostModel, precision: Precision) -> Reference:

@@ -1,5 +1,6 @@
 """What the reading verbs print: each result as a record (the JSON that other programs rely on) and as text."""
 
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,13 @@ from hwsearch.graph.op import shape_text
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.front import ParetoFront
-from hwsearch.hardware.profile import HardwareProfile, load_profile
+from hwsearch.hardware.profile import HardwareProfile, find_profile, load_profile, read_header
 
 if TYPE_CHECKING:
     from hwsearch.hardware.cost_model import CostModel  # loads scipy, which --help has no need of
 
 Record = dict[str, Any]
+TEXT_WIDTH = 100
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]], prose: tuple[str, ...] = ()) -> str:
@@ -106,12 +108,30 @@ def profile_record(profile: HardwareProfile) -> Record:
 
 
 def profile_record_or_fault(name: str) -> Record:
-    """A profile's record; one that cannot be read is listed with what is wrong, so that it hides no other."""
+    """A profile's record; one that cannot be read is listed with what is wrong, so that it hides no other.
+
+    What a header without a table says is listed too.
+    """
     try:
         return profile_record(load_profile(name))
     except ProfileError as fault:
-        nothing = {"core": "", "clock_hz": 0, "rows": 0, "provenance": {}, "validity": "", "relative_error": 0.0}
-        return {"name": name, **nothing, "fault": str(fault)}
+        return {**_header_record(name), "fault": str(fault)}
+
+
+def _header_record(name: str) -> Record:
+    nothing = {"name": name, "core": "", "clock_hz": 0, "rows": 0, "provenance": {}, "validity": "", "relative_error": 0.0}
+    try:
+        header = read_header(find_profile(name))
+    except ProfileError:
+        return nothing
+    device, validity = header.device, header.validity
+    said = {
+        "core": device.core,
+        "clock_hz": device.clock_hz,
+        "validity": validity.text,
+        "relative_error": validity.relative_error,
+    }
+    return {**nothing, **said}
 
 
 def profiles_text(records: list[Record]) -> str:
@@ -123,12 +143,13 @@ def profiles_text(records: list[Record]) -> str:
         for r in records
         if "fault" not in r
     ]  # fmt: skip
-    faults = [f"{r['name']}: {r['fault']}" for r in records if "fault" in r]
+    told = (f"{r['name']}: {r['fault']}" for r in records if "fault" in r)
+    faults = [textwrap.fill(text, TEXT_WIDTH, subsequent_indent="  ", break_on_hyphens=False) for text in told]
     return "\n".join([_table("", ["profile", "core", "MHz", "rows", "provenance", "stated error"], rows), *faults])
 
 
 def _counts_text(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    return next(iter(counts)) if len(counts) == 1 else ", ".join(f"{count} {kind}" for kind, count in counts.items())
 
 
 def profile_ops(profile: HardwareProfile) -> list[Record]:
@@ -152,7 +173,7 @@ def profile_details(profile: HardwareProfile) -> Record:
 def profile_text(record: Record) -> str:
     head = [
         f"{record['name']}: {record['core']} at {record['clock_hz'] / 1e6:.0f} MHz, {record['rows']} rows",
-        f"validity: {record['validity']}",
+        *textwrap.wrap(f"validity: {record['validity']}", TEXT_WIDTH),
     ]
     rows = [[op["op"], op["precision"], str(op["rows"]), f"{op['mean_latency_us']:.1f}"] for op in record["ops"]]
     return "\n".join([*head, _table("", ["op", "precision", "rows", "mean us"], rows), *_networks_text(record)])

@@ -38,7 +38,7 @@ def test_onnx_runtime_computes_what_the_integer_reference_does(kind, seed, make_
     assert logits.dtype == np.int32 and entries.dtype == np.int64
 
 
-@pytest.mark.parametrize("widths", [(1, 3), (1, 2), (1, 2, 3, 4, 8)])
+@pytest.mark.parametrize("widths", [(1,), (3,), (1, 3), (1, 2, 3, 4, 8)])
 def test_widths_that_onnx_has_no_type_for_are_computed_alike(widths, make_model, make_codes, tmp_path):
     model, codes = make_model("cascade", widths=widths, seed=1), make_codes(20, 1)
     assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
@@ -151,7 +151,8 @@ def test_versions_are_the_lowest_that_have_the_stored_widths(make_model):
         return proto.ir_version, proto.opset_import[0].version
 
     assert versions(make_model("static", widths=(4, 8))) == (10, 21)
-    assert versions(make_model("static", widths=(2,))) == (12, 25)
+    assert versions(make_model("static", widths=(3,))) == (10, 21)
+    assert versions(make_model("static", widths=(2,))) == versions(make_model("static", widths=(1,))) == (12, 25)
 
 
 def test_only_standard_operators_are_used(make_model):

@@ -180,7 +180,7 @@ def test_a_damaged_run_record_is_refused_with_its_line(folder: Path) -> None:
 
 
 def test_an_unmeasured_profile_names_the_command(folder: Path) -> None:
-    with pytest.raises(ProfileError, match="run `hwsearch measure board`"):
+    with pytest.raises(ProfileError, match=r"run `hwsearch measure .*board`"):
         load_profile(folder)
 
 
@@ -199,3 +199,25 @@ def test_given_folders_come_before_the_environment(folder: Path, tmp_path: Path,
     assert find_profile(str(other / "profile.toml")) == other
     assert profile_folders([folder.parent])[:2] == (folder.parent, other.parent)
     assert list_profiles([folder.parent])["board"] == folder
+
+
+EXAMPLE = """\
+op,in_shape,out_shape,kernel,stride,groups,weight_bits,stored_bits,activation_bits,count_median,count_p05,count_p95,\
+provenance,code_bytes,weight_bytes,scratch_bytes,symbol
+conv2d,8x8x1,8x8x16,3x3,1x1,1,8,8,8,41000,37000,45000,datasheet,0,192,0,vendor_conv
+"""
+
+
+def test_a_table_written_by_hand_may_leave_out_what_follows_from_its_counts(folder: Path) -> None:
+    (folder / "ops.csv").write_text(EXAMPLE)
+    profile = load_profile(folder)
+    only = profile.measurements[0]
+    assert only.latency_us == profile.header.latency_us(41000) and only.energy_uj == profile.header.energy_uj(only.latency_us)
+    assert (only.energy_source, only.repeats, only.logits, only.run_id) == ("power_x_time", 1, False, "")
+
+
+def test_the_guide_shows_a_table_that_is_accepted(folder: Path) -> None:
+    guide = (Path(__file__).parents[2] / "hardware_profiles" / "README.md").read_text()
+    table = next(block for block in guide.split("```") if block.startswith("\nop,in_shape"))
+    (folder / "ops.csv").write_text(table.lstrip())
+    assert len(load_profile(folder).measurements) >= 3

@@ -52,7 +52,8 @@ def test_memory_columns_follow_the_layout(profile: HardwareProfile) -> None:
 
 
 def test_every_number_says_where_it_comes_from(profile: HardwareProfile) -> None:
-    expected = Provenance.MEASURED if profile.header.counter.unit == "ns" else Provenance.EMULATED
+    emulated = Provenance.MODELLED if profile.device.core.startswith("Cortex-A") else Provenance.EMULATED
+    expected = Provenance.MEASURED if profile.header.counter.unit == "ns" else emulated
     assert {row.provenance for row in profile.measurements} == {expected}
     assert len(profile.validity.text) > 80
     assert profile.validity.relative_error > 0
@@ -66,7 +67,9 @@ def test_every_shipped_space_has_a_price_at_every_precision(profile: HardwarePro
             for unit, options in costs.unit_prices(space, exits=exits).items():
                 assert all(option.latency_us >= 0 and option.flash_bytes >= 0 for option in options), unit
         widest = space.assignment({unit.name: unit.widest for unit in space.units})
-        assert costs.provenance(costs.breakdown(widest)).keys() <= {"emulated", "measured"}, "reference networks have exact rows"
+        assert costs.provenance(costs.breakdown(widest)).keys() <= {"emulated", "measured", "modelled"}, (
+            "reference networks have exact rows"
+        )
 
 
 def test_low_bits_pay_on_the_microcontroller() -> None:

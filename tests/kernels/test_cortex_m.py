@@ -214,6 +214,19 @@ def test_shapes_of_real_networks_agree(precision: Precision) -> None:
         assert agrees(random_case(op, precision, 8, 3)), f"{op} {precision}"
 
 
+@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+def test_wide_images_are_cut_into_tiles_of_uneven_width(precision: Precision) -> None:
+    ops = [
+        convolution((16, 5, 150), 4, (3, 3), padding=(1, 1)),
+        convolution((16, 5, 170), 4, (3, 3), stride=(2, 2), padding=(1, 1)),
+        convolution((32, 4, 90), 6, (3, 3), stride=(2, 2), padding=(0, 2)),
+        convolution((3, 5, 800), 4, (3, 3), padding=(1, 1)),
+        convolution((3, 5, 601), 8, (5, 3), stride=(2, 2), padding=(2, 1)),
+    ]
+    for op in ops:
+        assert agrees(random_case(op, precision, 8, 3)), f"{op} {precision}"
+
+
 def test_generated_files_are_what_the_generator_writes() -> None:
     written = {path.name: path.read_text(encoding="utf-8") for path in (C_FOLDER / "cortex_m").glob("*_loops.h")}
     assert written == {name: text_of(name) for name in FILES}

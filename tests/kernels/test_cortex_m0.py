@@ -34,8 +34,9 @@ GEOMETRIES: tuple[GEOMETRY, ...] = (  # input, outputs, kernel, stride, padding,
 )
 DEPTHWISE: tuple[GEOMETRY, ...] = (
     ((5, 7, 9), 5, (3, 3), (1, 1), (1, 1), 5),
+    ((3, 14, 3), 3, (3, 3), (1, 1), (1, 1), 3),
     ((8, 12, 5), 8, (3, 3), (1, 1), (1, 1), 8),
-    ((4, 9, 17), 4, (3, 3), (2, 2), (1, 1), 4),
+    ((4, 25, 17), 4, (3, 3), (2, 2), (1, 1), 4),
     ((3, 6, 11), 3, (3, 3), (2, 1), (0, 2), 3),
     ((6, 5, 8), 6, (2, 5), (1, 1), (1, 2), 6),
     ((4, 1, 1), 4, (3, 3), (1, 1), (1, 1), 4),
@@ -138,6 +139,20 @@ def test_depthwise_convolutions_agree(precision: Precision) -> None:
 @pytest.mark.parametrize("precision", KERNEL_PRECISIONS, ids=str)
 def test_linear_operations_agree(precision: Precision) -> None:
     assert not list(disagreements((linear(67, 5), linear(1, 1), linear(96, 4), linear(300, 3)), precision))
+
+
+@pytest.mark.parametrize("kind", [OpKind.ADD, OpKind.MAX_POOL, OpKind.AVG_POOL, OpKind.REQUANTIZE])
+def test_operations_without_weights_agree(kind: OpKind) -> None:
+    """Every channel count modulo 4, and clamps on both sides."""
+    for channels, bits in ((4, 8), (5, 8), (6, 4), (7, 2), (1, 1)):
+        pool = kind in (OpKind.MAX_POOL, OpKind.AVG_POOL)
+        op = Op(
+            name="op", kind=kind, inputs=("x", "y") if kind is OpKind.ADD else ("x",), in_shape=(channels, 5, 6),
+            out_shape=(channels, 2, 3) if pool else (channels, 5, 6), kernel=(2, 2) if pool else (1, 1),
+            stride=(2, 2) if pool else (1, 1),
+        )  # fmt: skip
+        case = random_case(op, Precision(0, bits), 0, channels)
+        assert agrees(case) and agrees(replace(case, constants=replace(case.constants, output_zero=100, output_max=127)))
 
 
 @pytest.mark.parametrize("precision", [Precision(8, 8), Precision(4, 8), Precision(4, 4), Precision(2, 2)], ids=str)

@@ -19,6 +19,7 @@ from hwsearch.predictors.gate import gate_graph
 
 SHIPPED = (
     "host_x86_64", "nucleo_l4r5zi", "nucleo_u575zi_q", "nucleo_h7a3zi_q", "disco_f746ng", "nrf52840", "nucleo_g0b1re",
+    "rp2040", "esp32_c3", "raspberry_pi_4b", "raspberry_pi_zero_2w",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision, kernel_precision
+from hwsearch.hardware.blocks import blocks
 from hwsearch.hardware.strips import strips
 from hwsearch.hardware.tiling import convolution_tiling
 from hwsearch.kernels import reference
@@ -468,5 +469,5 @@ def test_scratch_covers_tiles_of_every_shape() -> None:
         op = conv((channels, side + size, side + size), 8, size, 0)
         tiling = convolution_tiling(op)
         assert 0 < tiling.columns <= tiling.out_w
-        bodies = [tiling.scratch_bytes(), strips(op, Precision(8, 8)).scratch_bytes()]
-        assert scratch_bytes(op, Precision(8, 8)) == max(bodies)
+        bodies = (tiling, strips(op, Precision(8, 8)), blocks(op, Precision(8, 8)))
+        assert scratch_bytes(op, Precision(8, 8)) == max(body.scratch_bytes() for body in bodies if body)

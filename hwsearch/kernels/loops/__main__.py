@@ -9,6 +9,7 @@ from hwsearch.kernels.loops.linear import linear_header
 from hwsearch.kernels.loops.polynomials import poly_header
 from hwsearch.kernels.loops.smlad import smlad_header
 from hwsearch.kernels.loops.thumb1 import expand_header, finish_header, multiply_header
+from hwsearch.kernels.loops.thumb1_add import add_m0_header
 from hwsearch.kernels.loops.thumb1_depthwise import depthwise_m0_header
 from hwsearch.kernels.loops.thumb1_linear import linear_m0_header
 from hwsearch.kernels.loops.umlal import umlal_header
@@ -31,6 +32,7 @@ M0_FILES: Mapping[str, Callable[[], Iterator[str]]] = {
     "hw_finish_loops.h": finish_header,
     "hw_depthwise_m0_loops.h": depthwise_m0_header,
     "hw_dot_loops.h": linear_m0_header,
+    "hw_add_m0_loops.h": add_m0_header,
 }
 HEAD = """/* Written by hwsearch/kernels/loops; do not edit. */
 #include "hw_{core}.h"

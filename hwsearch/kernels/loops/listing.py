@@ -1,9 +1,9 @@
 """Assembly as text: functions, registers and the steps that several loops share.
 
 Each loop is one C function whose body is assembly, so that every register is under control: compilers spill accumulators
-around blocks that need all fourteen. Every instruction in a loop is 32 bits wide, so that loops stay word-aligned, and every
-load is of an aligned word. A loop is entered in the middle where its count is no multiple of the unrolling: an instruction
-has 4 bytes, so the address of a step is known.
+around blocks that need all fourteen. Every instruction in a loop is 32 bits wide (16 on the Cortex-M0+), so that loops stay
+word-aligned, and every load is of an aligned word. A loop is entered in the middle where its count is no multiple of the
+unrolling: all instructions have as many bytes, so the address of a step is known.
 """
 
 SUMS = ("r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11")

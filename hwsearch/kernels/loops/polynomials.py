@@ -5,19 +5,23 @@ from collections.abc import Iterator
 from hwsearch.kernels.loops.listing import SCALE, SUMS, Listing, call_struct, enter, field, leave, loop_record
 
 POLY_CALL = ("first", "last", "segment_step", "pairs", "weights", "end", "skipped", "totals")
-POLY_CHANNEL = 22 * 4
-"""Bytes of code of one channel."""
-POLY_ROWS = 10
-"""Words of one channel of one segment: input rows under 8 output rows."""
+POLY_CHANNEL = {1: 22 * 4, 2: 46 * 4}
+"""Bytes of code of one channel, by stride."""
+POLY_ROWS, POLY_STRIDED_ROWS = 10, 17
+"""Input rows under 8 output rows."""
+POLY_WORDS = {1: POLY_ROWS, 2: 2 * POLY_STRIDED_ROWS}
+"""Words of one channel of one segment, by stride."""
 POLYNOMIALS = {
-    "s15_k2": (15, 2, 4, False),
-    "s15_k2_turns": (15, 2, 8, True),
-    "s14_k2": (14, 2, 8, False),
-    "s13_k3_turns": (13, 3, 8, True),
-    "s10_k4": (10, 4, 12, False),
-    "s10_k4_turns": (10, 4, 8, True),
+    "s15_k2": (1, 15, 2, 4, False),
+    "s15_k2_turns": (1, 15, 2, 8, True),
+    "s14_k2": (1, 14, 2, 8, False),
+    "s13_k3_turns": (1, 13, 3, 8, True),
+    "s10_k4": (1, 10, 4, 12, False),
+    "s10_k4_turns": (1, 10, 4, 8, True),
+    "s14_k3_strided": (2, 14, 3, 4, True),
+    "s10_k4_strided": (2, 10, 4, 4, True),
 }
-"""Bits of a field, pixels in a word, channels in the code, and whether it takes more of them in several turns."""
+"""Stride, bits of a field, pixels in a word, channels in the code, and whether it takes more of them in several turns."""
 
 
 def poly_channel(out: Listing, i: int) -> None:
@@ -33,6 +37,20 @@ def poly_channel(out: Listing, i: int) -> None:
         for word, (sum0, sum1) in zip((first, second), rows, strict=True):
             out(f"umlal {sum0}, {word}, r12", f"umlal {sum1}, {word}, lr")
         first, second = second, first
+
+
+def poly_strided_channel(out: Listing, i: int) -> None:
+    """One channel of five input rows, each of two words, times the weights of the same columns of two filters."""
+    sums = ("r4, r5", "r6, r7"), ("r8, r9", "r10, r11")
+    for phase in range(2):
+        pixel, weight = 4 * POLY_WORDS[2] * i + 4 * phase, 48 * i + 24 * phase
+        for dy, (upper, lower) in ((1, ("r2", "r3")), (0, ("r2", "r3")), (2, ("r3", "r2"))):
+            loads = [f"ldr.w {lower}, [r0, #{pixel + 8 * (dy + 2)}]"]
+            if dy < 2:
+                loads.insert(0, f"ldr.w {upper}, [r0, #{pixel + 8 * dy}]")
+            out(*loads, f"ldr.w r12, [r1, #{weight + 8 * dy}]", f"ldr.w lr, [r1, #{weight + 8 * dy + 4}]")
+            for word, (sum0, sum1) in zip((upper, lower), sums, strict=True):
+                out(f"umlal {sum0}, {word}, r12", f"umlal {sum1}, {word}, lr")
 
 
 def add_fields(out: Listing, width: int, count: int) -> None:
@@ -61,7 +79,8 @@ def drop_fields(out: Listing, bits: int) -> None:
 
 def polynomial(name: str) -> str:
     """Rows of segments: sums r4:r5 of row 0 and filter 0, r6:r7 of row 0 and filter 1, r8:r9 and r10:r11 of row 1."""
-    width, pixels, channels, turns = POLYNOMIALS[name]
+    stride, width, pixels, channels, turns = POLYNOMIALS[name]
+    words, pair = POLY_WORDS[stride], 8 if stride == 1 else 32
     names = (*POLY_CALL, "entry")
     at = {entry: 4 * i for i, entry in enumerate(names)}
     out = Listing()
@@ -71,14 +90,16 @@ def polynomial(name: str) -> str:
     out.label(1)
     out.note("a pair of output rows: enter at the first channel")
     out(f"ldr.w r0, [sp, #{at['first']}]", f"ldr.w r2, [sp, #{at['last']}]", f"ldr.w r1, [sp, #{at['weights']}]")
-    out(*(f"mov.w {register}, #0" for register in SUMS), "add.w r3, r0, #8", "add.w r2, r2, #8")
+    out(*(f"mov.w {register}, #0" for register in SUMS), f"add.w r3, r0, #{pair}", f"add.w r2, r2, #{pair}")
     out(f"str.w r3, [sp, #{at['first']}]", f"str.w r2, [sp, #{at['last']}]", f"ldr.w pc, [sp, #{at['entry']}]")
     out.label(2)
     out.note("a segment")
     for i in range(channels):
-        poly_channel(out, i)
+        poly_channel(out, i) if stride == 1 else poly_strided_channel(out, i)
     if turns:
-        out(f"ldr.w r12, [sp, #{at['end']}]", f"add.w r1, r1, #{24 * channels}", f"add.w r0, r0, #{4 * POLY_ROWS * channels}")
+        out(
+            f"ldr.w r12, [sp, #{at['end']}]", f"add.w r1, r1, #{24 * stride * channels}", f"add.w r0, r0, #{4 * words * channels}"
+        )
         out("cmp.w r1, r12", "bne.w 2b")
     out(f"ldr.w r1, [sp, #{at['totals']}]")
     add_fields(out, width, pixels)
@@ -88,17 +109,16 @@ def polynomial(name: str) -> str:
         f"ldr.w r3, [sp, #{at['last']}]", f"ldr.w lr, [sp, #{at['entry']}]", f"ldr.w r1, [sp, #{at['weights']}]",
         "add.w r0, r0, r2", "cmp.w r0, r3", "it ne", "bxne lr",
     )  # fmt: skip
-    out.note("what reaches beyond the last segment")
     out(f"ldr.w r1, [sp, #{at['totals']}]")
-    add_fields(out, width, 2)
-    out(
-        "add.w r1, r1, #32", f"ldr.w r2, [sp, #{at['pairs']}]", f"str.w r1, [sp, #{at['totals']}]", "subs.w r2, r2, #1",
-        f"str.w r2, [sp, #{at['pairs']}]", "bne.w 1b",
-    )  # fmt: skip
+    if stride == 1:
+        out.note("what reaches beyond the last segment")
+        add_fields(out, width, 2)
+        out("add.w r1, r1, #32", f"str.w r1, [sp, #{at['totals']}]")
+    out(f"ldr.w r2, [sp, #{at['pairs']}]", "subs.w r2, r2, #1", f"str.w r2, [sp, #{at['pairs']}]", "bne.w 1b")
     leave(out, len(names))
     count = f"{channels} channels a turn" if turns else f"up to {channels} channels"
     comment = f"Two filters times {pixels} pixels at a time, fields of {width} bits, {count}."
-    record = loop_record("poly_loop", f"hw_poly_{name}", channels, int(turns))
+    record = loop_record("poly_loop", f"hw_poly_{name}", channels, int(turns), POLY_CHANNEL[stride], pair)
     return out.function(f"hw_poly_{name}", comment) + record
 
 
@@ -169,10 +189,11 @@ def poly_finish() -> str:
 
 def poly_header() -> Iterator[str]:
     yield "/* 3x3 convolutions as products of polynomials; hw_polynomials.h explains. */"
-    yield f"enum {{ POLY_ROWS = {POLY_ROWS}, POLY_CHANNEL_BYTES = {POLY_CHANNEL} }};"
+    yield f"enum {{ POLY_ROWS = {POLY_ROWS}, POLY_STRIDED_ROWS = {POLY_STRIDED_ROWS} }};"
     yield f"enum {{ FINISH_UNROLL = {FINISH_UNROLL}, FINISH_POSITION_BYTES = {FINISH_POSITION} }};\n"
-    yield "/* A loop, the channels in its code, and whether it moves along them, several turns to a segment. */"
-    yield "struct poly_loop {\n    void (*run)(const void *call);\n    uint32_t unroll;\n    int turns;\n};\n"
+    yield "/* A loop, the channels in its code, whether it moves along them, several turns to a segment, bytes of code of one,"
+    yield " * and bytes from the input rows under one pair of output rows to those under the next. */"
+    yield "struct poly_loop {\n    void (*run)(const void *call);\n    uint32_t unroll, turns, channel_bytes, pair_bytes;\n};\n"
     yield call_struct("poly_call", POLY_CALL)
     for name in POLYNOMIALS:
         yield polynomial(name)

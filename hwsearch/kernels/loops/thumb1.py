@@ -1,7 +1,8 @@
 """Inner loops of the Cortex-M0+ (ARMv6-M): sixteen-bit instructions, eight registers that multiply, products of 32 bits.
 
 A multiplication overwrites one of its factors, so a factor that is needed again is copied first. Sums live in the registers
-r8 to r12 and lr, which can be added to and nothing else; loads of several words cost one cycle less per word.
+r8 to r12 and lr, which can be added to and nothing else; loads of several words cost one cycle less per word. A step of three
+filters and two words thus takes 3 + 4 cycles of loads, 2 copies, 6 products and 6 additions.
 """
 
 from collections.abc import Iterator
@@ -10,8 +11,11 @@ from hwsearch.kernels.loops.listing import Listing, call_struct
 
 UNROLL = 8
 MOST_FILTERS = 3
+"""As many as give six sums with two words of pixels."""
 HIGH = ("r8", "r9", "r10", "r11", "r12", "lr")
 LOW_BYTES = 0x00FF00FF
+COLUMN_BYTES = 48
+"""Bytes of one column's totals: three filters times two words, of which packed ones take two totals of 16 or 32 bits each."""
 CALL = ("pixels", "weights", "stretches", "totals", "columns", "column_bytes")
 STRETCH = ("end", "pixels", "entry", "action")
 
@@ -122,8 +126,7 @@ def finish_multiply(out: Listing, filters: int, fields: int, at: dict[str, int])
         sums = HIGH[: 2 * filters]
         out(f"ldr r7, [sp, #{at['stretch']}]", "subs r7, #4", "ldr r6, [r7]", "cmp r6, #2", "beq 6f")
         out("movs r2, #0", *(f"mov {register}, r2" for register in sums), "b 2b", "6:")
-    step = 4 * 2 * filters * (2 if fields > 1 else 1)
-    out(f"ldr r7, [sp, #{at['totals']}]", f"adds r7, #{step}", f"str r7, [sp, #{at['totals']}]")
+    out(f"ldr r7, [sp, #{at['totals']}]", f"adds r7, #{COLUMN_BYTES}", f"str r7, [sp, #{at['totals']}]")
     out(f"ldr r2, [sp, #{at['pixels']}]", f"ldr r3, [sp, #{at['column_bytes']}]", "adds r2, r2, r3")
     out(f"str r2, [sp, #{at['pixels']}]", f"ldr r3, [sp, #{at['columns']}]", "subs r3, #1", f"str r3, [sp, #{at['columns']}]")
     out("beq 8f", "b 1b", "8:")
@@ -135,7 +138,7 @@ def finish_multiply(out: Listing, filters: int, fields: int, at: dict[str, int])
 
 
 FINISH_CALL = (
-    "totals", "centres", "output", "shift", "bias", "low", "high", "offset", "output_step", "max", "totals_step", "end",
+    "totals", "centres", "output", "shift", "bias", "low", "high", "offset", "output_step", "max", "end",
 )  # fmt: skip
 FINISH_PLAIN_CALL = ("totals", "end", "output", "shift", "bias", "low", "high", "offset", "output_step", "max")
 
@@ -164,30 +167,29 @@ def load_scale(out: Listing, max_at: int) -> None:
     out("ldr r7, [r0, #12]", "ldr r6, [r0, #8]")
 
 
-def clamp(out: Listing, to_max: str) -> None:
-    """Below 0 or above the largest code."""
-    out("3:", "asrs r3, r3, #31", *([f"mov r4, {to_max}"] if to_max != "r4" else []), "bics r4, r3", "mov r3, r4", "b 2b")
+def clamp(out: Listing) -> None:
+    """Below 0 or above the largest code, which is r12."""
+    out("3:", "asrs r3, r3, #31", "mov r4, r12", "bics r4, r3", "mov r3, r4", "b 2b")
 
 
 def finish(totals: str, narrow: bool) -> str:
-    """Codes of one channel and lane, from totals at every `totals_step`th byte and as many centres.
+    """Codes of one channel and lane, from one total of every column and as many centres.
 
     An accumulator is bias + 2 * total - centre.
     """
     out = Listing()
     out(".syntax unified")
-    enter(out, 2)
+    enter(out, 1)
     load_scale(out, 36)
-    out("str r1, [sp, #0]", "ldr r5, [r0, #44]", "str r5, [sp, #4]", "ldr r1, [r0, #40]", "mov r12, r1")
-    out("ldr r1, [r0, #4]", "ldr r0, [r0, #0]")
+    out("mov r12, r1", "ldr r5, [r0, #40]", "str r5, [sp, #0]", "ldr r1, [r0, #4]", "ldr r0, [r0, #0]")
     out.label(1)
-    out("ldr r2, [r0]" if totals == "word" else "ldrh r2, [r0]", "add r0, r12", "ldm r1!, {r3}")
+    out("ldr r2, [r0]" if totals == "word" else "ldrh r2, [r0]", f"adds r0, #{COLUMN_BYTES}", "ldm r1!, {r3}")
     out("adds r2, r2, r2", "subs r2, r2, r3")
     code_of(out, narrow)
-    out("ldr r4, [sp, #0]", "cmp r3, r4", "bhi 3f", "2:")
-    out("strb r3, [r6]", "add r6, lr", *([] if narrow else ["ldr r5, [sp, #4]"]), "cmp r1, r5", "bne 1b")
-    leave(out, 2)
-    clamp(out, "r4")
+    out("cmp r3, r12", "bhi 3f", "2:")
+    out("strb r3, [r6]", "add r6, lr", *([] if narrow else ["ldr r5, [sp, #0]"]), "cmp r1, r5", "bne 1b")
+    leave(out, 1)
+    clamp(out)
     return out.function(f"hw_finish_{totals}s_{way_of(narrow)}", f"Codes from {totals}s and centres, {way_of(narrow)}.")
 
 
@@ -207,7 +209,7 @@ def finish_plain(totals: str, narrow: bool) -> str:
     code_of(out, narrow)
     out("cmp r3, r12", "bhi 3f", "2:", "strb r3, [r6]", "add r6, lr", "cmp r0, r1", "bne 1b")
     leave(out, 0)
-    clamp(out, "r12")
+    clamp(out)
     return out.function(f"hw_finish_plain_{totals}s_{way_of(narrow)}", f"Codes from {totals}s, {way_of(narrow)}.")
 
 
@@ -238,7 +240,7 @@ def expand(stored_bits: int) -> str:
 def multiply_header() -> Iterator[str]:
     sizes = ", ".join(f"STEP_BYTES_{n} = {step_bytes(n)}" for n in range(1, MOST_FILTERS + 1))
     yield f"enum {{ STEP_UNROLL = {UNROLL}, STRETCH_WORDS = {len(STRETCH)}, {sizes} }};\n"
-    yield "/* totals: [column][filter][lane] */"
+    yield f"enum {{ COLUMN_BYTES = {COLUMN_BYTES} }}; /* totals of a column: [filter][lane] */"
     yield call_struct("multiply_call", CALL)
     yield from (multiply(filters, fields) for fields in (1, 2, 4) for filters in (1, 2, 3))
 

@@ -81,13 +81,15 @@ void hw_avg_pool(const hw_op *op)
             const int32_t top = y * op->stride_h - op->pad_h, left = x * op->stride_w - op->pad_w;
             const int32_t v = hw_larger(top, 0), rows = hw_smaller(top + op->kernel_h, op->in_h) - v;
             const int32_t u = hw_larger(left, 0), columns = hw_smaller(left + op->kernel_w, op->in_w) - u;
-            const window w = {
+            window w = {
                 .codes = op->input[0] + (uint32_t)v * row_codes + (uint32_t)u * channels,
                 .rows = (uint32_t)rows,
                 .columns = (uint32_t)columns,
                 .channels = channels,
                 .next_row = row_codes - (uint32_t)columns * channels,
             };
+            if (w.next_row == 0 && w.rows * w.columns <= MOST_CODES) /* rows of a whole image follow each other */
+                w.columns *= w.rows, w.rows = 1;
             average_pixel(op, &w, output);
         }
 }

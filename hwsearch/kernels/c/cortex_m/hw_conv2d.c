@@ -48,7 +48,7 @@ HW_INLINE uint32_t *pack_pairs(uint32_t *words, const uint8_t *const codes[MOST_
 HW_INLINE void expand_pairs(const strip *s, const hw_op *op, const filter_block *block, uint32_t stored, uint32_t bits)
 {
     const uint32_t row_bytes = hw_row_bytes((uint32_t)op->kernel_h * op->kernel_w * s->given, op->stored_bits), quads = s->window / 4;
-    const uint32_t minus = (0u - ((1u << bits) - 1u) & 0xFFFFu) * 0x10001u;
+    const uint32_t minus = ((1u - (1u << bits)) & 0xFFFFu) * 0x10001u;
     const uint8_t *rows[MOST_FILTERS];
     uint32_t *words = s->weights;
     for (uint32_t f = 0; f < 4; f++)
@@ -189,18 +189,15 @@ HW_INLINE void expand_rows(const strip *s, const hw_op *op, const filter_block *
         rows[f] = op->weights + (block->first + (f < block->count ? f : 0)) * row_bytes;
     if (s->given != s->channels)
         spread_rows(s, op, rows, 2 * filters, bits);
+    HW_ROLLED
     for (uint32_t half = 0; half < 2; half++) {
         uint32_t *words = s->weights + half;
+        HW_ROLLED
         for (uint32_t quad = 0; quad < quads; quad++, words += 8) {
-            uint32_t codes[3] = {0, 0, 0};
+            uint32_t codes[4] = {0, 0, 0, 0};
             for (uint32_t f = 0; f < filters; f++)
                 codes[f] = hw_four_codes(rows[half * filters + f], row_bytes, quad, stored, bits);
-            for (uint32_t i = 0; i < 4; i++) {
-                uint32_t word = codes[0] >> 8 * i & 255u;
-                for (uint32_t f = 1; f < filters; f++)
-                    word |= (codes[f] >> 8 * i & 255u) << (f * (uint32_t)shift);
-                words[2 * i] = word;
-            }
+            pack_fields(words, 2, codes, filters, shift, bits);
         }
     }
 }
@@ -291,44 +288,45 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
     void hw_conv2d_w##W##a##A(const hw_op *op); \
     void hw_conv2d_w##W##a##A(const hw_op *op) \
     { \
-        if (!POLYNOMIAL) \
+        if (!(POLYNOMIAL)) \
             conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, &LOOP##_loop); \
     }
 #define POLY_LIMIT(SHIFT, W, A) (((1u << (SHIFT)) - 1u) / (9u * ((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
-#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
+#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, 1, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
+#define STRIDED(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, 2, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
 
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
-HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns))
+HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns) || STRIDED(1, 2, 10, 4, hw_poly_s10_k4_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
-HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 4, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(1, 4, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
 HW_NARROW(1, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 8, 15, 2, hw_poly_s15_k2_turns))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
-HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4))
+HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4) || STRIDED(2, 2, 10, 4, hw_poly_s10_k4_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
-HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(2, 4, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
 HW_NARROW(2, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 8, 15, 2, hw_poly_s15_k2))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
-HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 3, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 3, 13, 3, hw_poly_s13_k3_turns) || STRIDED(3, 3, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
-HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 4, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(3, 4, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
 HW_WIDE(3, 8)
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
-HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 13, 3, hw_poly_s13_k3_turns))
+HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 13, 3, hw_poly_s13_k3_turns) || STRIDED(4, 2, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
-HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2))
+HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2) || STRIDED(4, 4, 14, 3, hw_poly_s14_k3_strided))
 #endif
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
 HW_WIDE(4, 8)

@@ -79,6 +79,30 @@ HW_INLINE uint8_t *hw_fill_bytes(uint8_t *to, uint32_t byte, uint32_t count)
     return to;
 }
 
+/* Both low halves of two words, and both high ones. */
+HW_INLINE uint32_t hw_join_low(uint32_t a, uint32_t b)
+{
+    uint32_t halves;
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(halves) : "r"(a), "r"(b));
+    return halves;
+}
+
+HW_INLINE uint32_t hw_join_high(uint32_t a, uint32_t b)
+{
+    uint32_t halves;
+    __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(halves) : "r"(b), "r"(a));
+    return halves;
+}
+
+/* Four words of four bytes, first bytes to the first word. */
+HW_INLINE void hw_transpose(uint32_t *to, uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3)
+{
+    const uint32_t even01 = hw_even_bytes(w0) | hw_even_bytes(w1) << 8, even23 = hw_even_bytes(w2) | hw_even_bytes(w3) << 8;
+    const uint32_t odd01 = hw_odd_bytes(w0) | hw_odd_bytes(w1) << 8, odd23 = hw_odd_bytes(w2) | hw_odd_bytes(w3) << 8;
+    to[0] = hw_join_low(even01, even23), to[1] = hw_join_low(odd01, odd23);
+    to[2] = hw_join_high(even01, even23), to[3] = hw_join_high(odd01, odd23);
+}
+
 /* The larger of each pair of bytes. */
 HW_INLINE uint32_t hw_larger_of_bytes(uint32_t a, uint32_t b)
 {

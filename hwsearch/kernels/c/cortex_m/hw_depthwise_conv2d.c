@@ -72,35 +72,12 @@ HW_INLINE void make_streams(streams *s, const hw_op *op, uint32_t packing)
     s->wide = (int32_t *)(s->stream + ((uint32_t)s->lines * s->words + DEPTHWISE_UNROLL + 2) * s->phases * CHANNELS);
 }
 
-HW_INLINE uint32_t join_low(uint32_t a, uint32_t b)
-{
-    uint32_t halves;
-    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(halves) : "r"(a), "r"(b));
-    return halves;
-}
-
-HW_INLINE uint32_t join_high(uint32_t a, uint32_t b)
-{
-    uint32_t halves;
-    __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(halves) : "r"(b), "r"(a));
-    return halves;
-}
-
-/* Four pixels of four channels to four channels of four pixels; or back. */
-HW_INLINE void transpose(uint32_t *to, uint32_t w0, uint32_t w1, uint32_t w2, uint32_t w3)
-{
-    const uint32_t even01 = hw_even_bytes(w0) | hw_even_bytes(w1) << 8, even23 = hw_even_bytes(w2) | hw_even_bytes(w3) << 8;
-    const uint32_t odd01 = hw_odd_bytes(w0) | hw_odd_bytes(w1) << 8, odd23 = hw_odd_bytes(w2) | hw_odd_bytes(w3) << 8;
-    to[0] = join_low(even01, even23), to[1] = join_low(odd01, odd23);
-    to[2] = join_high(even01, even23), to[3] = join_high(odd01, odd23);
-}
-
 /* Two pixels of four channels to four channels of two 16-bit numbers. */
 HW_INLINE void spread_pair(uint32_t *to, uint32_t w0, uint32_t w1)
 {
     const uint32_t even0 = hw_even_bytes(w0), even1 = hw_even_bytes(w1), odd0 = hw_odd_bytes(w0), odd1 = hw_odd_bytes(w1);
-    to[0] = join_low(even0, even1), to[1] = join_low(odd0, odd1);
-    to[2] = join_high(even0, even1), to[3] = join_high(odd0, odd1);
+    to[0] = hw_join_low(even0, even1), to[1] = hw_join_low(odd0, odd1);
+    to[2] = hw_join_high(even0, even1), to[3] = hw_join_high(odd0, odd1);
 }
 
 /* Up to four channels of a pixel that lies anywhere. */
@@ -119,11 +96,11 @@ HW_INLINE void pack_row(const streams *s, uint32_t *to, const uint8_t *codes, ui
     int32_t at = (int32_t)phase - s->pad;
     HW_ROLLED
     for (uint32_t i = s->words; i; i--, to += CHANNELS * s->phases) {
-        uint32_t w[4];
+        uint32_t w[4] = {0};
         for (uint32_t p = 0; p < s->pixels; p++, at += step)
             w[p] = at >= 0 && at < width ? load_pixel(codes + (uint32_t)at * s->pixel_step, count) : zeros;
         if (s->pixels == 4)
-            transpose(to, w[0], w[1], w[2], w[3]);
+            hw_transpose(to, w[0], w[1], w[2], w[3]);
         else
             spread_pair(to, w[0], w[1]);
     }
@@ -215,14 +192,14 @@ HW_INLINE void expand_weights(const streams *s, const hw_op *op, uint32_t c, uin
     const uint8_t *row = op->weights + c * hw_row_bytes(9, op->stored_bits);
     if (op->stored_bits == 8)
         nine_codes(row, 8, bits, codes);
-    else if (op->stored_bits == 4 && bits <= 4)
+    else if (op->stored_bits == 4 && bits < 4)
         nine_codes(row, 4, bits, codes);
-    else if (op->stored_bits == 3 && bits <= 3)
+    else if (op->stored_bits == 3 && bits < 3)
         nine_codes(row, 3, bits, codes);
-    else if (op->stored_bits == 2 && bits <= 2)
+    else if (op->stored_bits == 2 && bits < 2)
         nine_codes(row, 2, bits, codes);
-    else if (bits == 1)
-        nine_codes(row, 1, bits, codes);
+    else
+        nine_codes(row, bits, bits, codes);
     if (s->turned)
         swap(codes + 1, codes + 3), swap(codes + 2, codes + 6), swap(codes + 5, codes + 7);
 }
@@ -234,7 +211,7 @@ HW_INLINE void arrange_weights(streams *s, const uint32_t u[9], uint32_t bits, u
     uint32_t *to = s->weights;
     for (uint32_t row = 0; row < 3; row++, u += 3, to += packing == QUARTERS && s->stride == 1 ? 1 : 2) {
         if (packing == WIDE) {
-            to[0] = join_low(2 * u[0] - one, 2 * u[1] - one), to[1] = join_low(2 * u[1] - one, 2 * u[2] - one);
+            to[0] = hw_join_low(2 * u[0] - one, 2 * u[1] - one), to[1] = hw_join_low(2 * u[1] - one, 2 * u[2] - one);
         } else if (s->stride == 2) {
             to[0] = 2 * (u[2] + (u[0] << field)) - two, to[1] = (2 * u[1] - one) << field;
         } else if (packing == HALVES) {
@@ -276,7 +253,7 @@ HW_INLINE int make_narrow_scale(struct depthwise_narrow_scale *scale, const hw_o
     const uint32_t total = (r.below > r.above ? r.below : r.above) + hw_magnitude(bias), twice = 2u * op->output_zero + 1;
     if (hw_magnitude(bias) > 32767 || total > 32767 || shift < 1)
         return 0;
-    scale->bias = ((uint32_t)bias - r.middle & 0xFFFFu) * 0x10001u, scale->max = op->output_max * 0x01010101u;
+    scale->bias = (((uint32_t)bias - r.middle) & 0xFFFFu) * 0x10001u, scale->max = op->output_max * 0x01010101u;
     if (shift > 30) {
         scale->multiplier = 0, scale->shift = 1, scale->offset = 2u * op->output_zero;
         return 1;
@@ -406,7 +383,7 @@ HW_INLINE void unpack_tile(const streams *s, const hw_op *op, int32_t y0, uint32
     }
     for (;; words += CHANNELS) {
         uint32_t pixels[4];
-        transpose(pixels, words[0], words[1], words[2], words[3]);
+        hw_transpose(pixels, words[0], words[1], words[2], words[3]);
         for (uint32_t p = 0; p < 4; p++, output += step) {
             for (uint32_t i = 0; i < count && x >= 0 && x < width; i++)
                 output[i] = (uint8_t)(pixels[p] >> 8 * i);

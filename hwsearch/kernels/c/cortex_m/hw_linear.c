@@ -15,25 +15,55 @@
 
 enum { PAIRS = 2, FOURS = 4, BITS = 8 }; /* inputs of a word are 16 bits; bytes in reverse order; bytes */
 
+/* Inputs of one word of `n` weights, by words of inputs. Pairs lie n / 2 codes apart, fours n / 4. */
+HW_INLINE void arrange_word(const uint8_t *codes, uint32_t n, uint32_t way, uint32_t *words)
+{
+    if (way == PAIRS && n == 4) {
+        words[0] = hw_even_bytes(hw_load(codes)), words[1] = hw_odd_bytes(hw_load(codes));
+        return;
+    }
+    for (uint32_t i = 0; way == PAIRS && i < n / 2; i += 4) {
+        const uint32_t first = hw_load(codes + i), second = hw_load(codes + i + n / 2);
+        const uint32_t even0 = hw_even_bytes(first), even1 = hw_even_bytes(second), odd0 = hw_odd_bytes(first), odd1 = hw_odd_bytes(second);
+        words[i] = hw_join_low(even0, even1), words[i + 1] = hw_join_low(odd0, odd1);
+        words[i + 2] = hw_join_high(even0, even1), words[i + 3] = hw_join_high(odd0, odd1);
+    }
+    for (uint32_t i = 0; way != PAIRS && i < n / 4; i += 4) {
+        const uint32_t w0 = hw_load(codes + i), w1 = hw_load(codes + i + n / 4), w2 = hw_load(codes + i + n / 2), w3 = hw_load(codes + i + n / 4 * 3);
+        if (way == FOURS) {
+            hw_transpose(words + i, w3, w2, w1, w0);
+        } else {
+            uint32_t turned[4];
+            hw_transpose(turned, w0, w1, w2, w3);
+            for (uint32_t k = 0; k < 4; k++)
+                words[n / 4 - 1 - i - k] = turned[k];
+        }
+    }
+}
+
 /* Inputs as the words of weights want them: lane l of word i holds the one of code i + l * parts; with BITS, that of bits 7 - i
  * of each byte. Returns their sum. */
 HW_INLINE int32_t arrange(const uint8_t *codes, uint32_t count, uint32_t per_word, uint32_t way, uint32_t *words)
 {
     const uint32_t lanes = way == PAIRS ? 2 : 4, parts = per_word / lanes;
-    int32_t sum = 0;
+    uint32_t sum = 0, k = 0;
+    for (; k + per_word <= count && (way == PAIRS || parts >= 4); k += per_word, words += parts) {
+        arrange_word(codes + k, per_word, way, words);
+        for (uint32_t i = k; i < k + per_word; i += 4)
+            sum = hw_add_bytes(sum, hw_load(codes + i));
+    }
     HW_ROLLED
-    for (uint32_t k = 0; k < count; k += per_word)
+    for (; k < count; k += per_word)
         for (uint32_t i = 0; i < parts; i++) {
             uint32_t word = 0;
             for (uint32_t lane = 0; lane < lanes; lane++) {
-                const uint32_t index = k + (way == BITS ? parts - 1 - i : i) + lane * parts;
-                const uint32_t q = k + per_word <= count || index < count ? codes[index] : 0;
-                sum += (int32_t)q;
+                const uint32_t index = k + (way == BITS ? parts - 1 - i : i) + lane * parts, q = index < count ? codes[index] : 0;
+                sum += q;
                 word |= q << (way == PAIRS ? 16 * lane : way == FOURS ? 24 - 8 * lane : 8 * lane);
             }
             *words++ = word;
         }
-    return sum;
+    return (int32_t)sum;
 }
 
 /* The same for weights stored at 3 bits: 18 words for 32 codes. */

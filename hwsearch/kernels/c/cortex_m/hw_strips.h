@@ -155,18 +155,21 @@ HW_APART void gather_window(const strip *s, const hw_op *op, int32_t top, int32_
 /* Whether a block's weights are spread, one code per byte, before they are expanded. */
 HW_INLINE int is_spread(const strip *s) { return s->given != s->channels || s->paired; }
 
-/* Rows of weights of a block, one code per byte and with zeros where the operation has no channel. */
+/* Rows of weights of a block, one code per byte and with zeros where the operation has no channel. Of every four codes of
+ * paired rows the middle ones change places: words are made of codes 0 and 2, 1 and 3. */
 HW_APART void spread_rows(const strip *s, const hw_op *op, const uint8_t *rows[MOST_FILTERS], uint32_t filters, uint32_t bits)
 {
     const uint32_t given = s->paired ? op->kernel_w * s->given : s->given, places = s->paired ? s->run : s->channels;
-    const uint32_t end = s->paired ? s->runs * s->run : s->channels * op->kernel_h * op->kernel_w;
+    const uint32_t stretches = s->paired ? s->runs : (uint32_t)op->kernel_h * op->kernel_w;
     for (uint32_t f = 0; f < filters; f++) {
-        uint8_t *const start = s->spread + f * s->window;
-        for (uint32_t first = 0, index = 0; first < end; first += places)
-            for (uint32_t c = 0; c < places; c++) {
-                const uint32_t place = first + c, middle = (place ^ place >> 1) & 1u; /* words are made of codes 0 and 2, 1 and 3 */
-                start[s->paired && middle ? place ^ 3u : place] = c < given ? (uint8_t)(hw_weight_code(rows[f], index++, op->stored_bits, bits) << (8 - bits)) : 0;
-            }
+        uint8_t *const start = s->spread + f * s->window, *to = start;
+        for (uint32_t stretch = 0, index = 0; stretch < stretches; stretch++)
+            for (uint32_t c = 0; c < places; c++)
+                *to++ = c < given ? (uint8_t)(hw_weight_code(rows[f], index++, op->stored_bits, bits) << (8 - bits)) : 0;
+        for (uint8_t *quad = start; s->paired && quad < start + s->window; quad += 4) {
+            const uint32_t codes = hw_load(quad);
+            hw_store(quad, (codes & 0xFF0000FFu) | (codes >> 8 & 0xFF00u) | (codes << 8 & 0xFF0000u));
+        }
         rows[f] = start;
     }
 }

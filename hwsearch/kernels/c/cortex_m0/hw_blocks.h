@@ -13,7 +13,7 @@
 
 #ifdef HW_CORTEX_M0
 
-enum { MOST_LANES = 8, MOST_FILTERS = 3, MOST_COLUMNS = 16, MOST_ROWS = 16, BLOCK_BYTES = 16384, SHORT_RUN = 8 };
+enum { MOST_LANES = 8, MOST_FILTERS = 3, MOST_COLUMNS = 32, MOST_ROWS = 16, BLOCK_BYTES = 16384, SHORTEST_RUN = 8 };
 
 typedef struct blocks {
     int32_t in_h, in_w, out_h, out_w;
@@ -53,7 +53,7 @@ HW_INLINE uint32_t set_tile(blocks *b, const hw_op *op, int32_t rows, int32_t co
     b->in_rows = b->gathered ? (uint32_t)rows : (uint32_t)(rows - 1) * op->stride_h + op->kernel_h;
     b->positions = b->gathered ? (uint32_t)columns : (uint32_t)(columns - 1) * op->stride_w + op->kernel_w;
     b->row_bytes = b->positions * (b->gathered ? b->window : b->channels) * 8;
-    return b->in_rows * (b->row_bytes + b->positions * b->lanes * 4) + (uint32_t)columns * b->lanes * MOST_FILTERS * 4;
+    return b->in_rows * (b->row_bytes + b->positions * b->lanes * 4) + (uint32_t)columns * COLUMN_BYTES;
 }
 
 HW_APART void make_blocks(blocks *b, const hw_op *op, uint32_t product, uint32_t fields, uint32_t limit)
@@ -62,7 +62,7 @@ HW_APART void make_blocks(blocks *b, const hw_op *op, uint32_t product, uint32_t
     b->fields = fields, b->lanes = 2 * fields, b->limit = limit, b->channels = op->in_c / op->groups;
     b->window = (uint32_t)op->kernel_h * op->kernel_w * b->channels;
     b->reach = b->window * product;
-    b->gathered = op->kernel_w * b->channels < SHORT_RUN || (op->kernel_h <= op->stride_h && op->kernel_w <= op->stride_w);
+    b->gathered = op->kernel_w * b->channels < SHORTEST_RUN || (op->kernel_h <= op->stride_h && op->kernel_w <= op->stride_w);
     if (op->kernel_h * op->kernel_w == 1 && op->stride_h * op->stride_w == 1 && op->pad_h + op->pad_w == 0) {
         b->in_w = b->out_w = b->in_h * b->in_w;
         b->in_h = b->out_h = 1;
@@ -85,7 +85,7 @@ HW_APART void make_blocks(blocks *b, const hw_op *op, uint32_t product, uint32_t
     b->stretches = b->weights + MOST_FILTERS * b->window;
     b->sums = (int32_t *)(b->stretches + STRETCH_WORDS * (b->runs + b->window / limit + 1));
     b->totals = (uint8_t *)(b->sums + b->in_rows * b->positions * b->lanes);
-    b->padding = b->totals + (uint32_t)columns * b->lanes * MOST_FILTERS * 4;
+    b->padding = b->totals + (uint32_t)columns * COLUMN_BYTES;
     memset(b->padding, op->input_zero[0], b->channels);
 }
 
@@ -161,7 +161,7 @@ HW_APART uint32_t *pack_position(const hw_op *op, const blocks *b, uint32_t fiel
 }
 
 /* From sums of positions to sums of windows times `centre`, in place: a window never ends before its own place. */
-HW_APART void sum_windows(const hw_op *op, const blocks *b, int32_t centre)
+HW_APART void sum_block(const hw_op *op, const blocks *b, int32_t centre)
 {
     const uint32_t rows = b->gathered ? 1 : op->kernel_h, columns = b->gathered ? 1 : op->kernel_w;
     const uint32_t stride_h = b->gathered ? 1 : op->stride_h, stride_w = b->gathered ? 1 : op->stride_w;
@@ -185,7 +185,7 @@ HW_APART void sum_windows(const hw_op *op, const blocks *b, int32_t centre)
 }
 
 /* Pack the input codes of a tile, from place (y, x) on, and sum them under each window, times `centre`. */
-HW_INLINE void pack_tile(const hw_op *op, const blocks *b, uint32_t fields, int32_t y, int32_t x, uint32_t first, int32_t centre)
+HW_INLINE void pack_block(const hw_op *op, const blocks *b, uint32_t fields, int32_t y, int32_t x, uint32_t first, int32_t centre)
 {
     uint32_t *words = (uint32_t *)(void *)b->pixels;
     int32_t *sums = b->sums;
@@ -205,7 +205,7 @@ HW_INLINE void pack_tile(const hw_op *op, const blocks *b, uint32_t fields, int3
             for (uint32_t lane = 0; lane < 2 * fields; lane++)
                 sums[lane * b->positions + (uint32_t)p] = sum[lane];
         }
-    sum_windows(op, b, centre);
+    sum_block(op, b, centre);
 }
 
 #endif

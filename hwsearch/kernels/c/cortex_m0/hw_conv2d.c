@@ -109,19 +109,19 @@ HW_INLINE void multiply(uint32_t fields, uint32_t filters, const struct multiply
         (filters == 3 ? hw_multiply_3x4 : filters == 2 ? hw_multiply_2x4 : hw_multiply_1x4)(call);
 }
 
-/* Write `count` neighbours of one channel and lane. `total` and its step count words, or halves of them for four fields. */
-HW_INLINE void finish_lane(const hw_op *op, uint32_t fields, const hw_parts *parts, const int32_t *totals, uint32_t total,
-                           uint32_t step, const int32_t *centres, uint32_t count, uint32_t index, uint32_t o)
+/* Write `count` neighbours of one channel and lane from a total of each column: 32 bits, or 16 for four fields. */
+HW_INLINE void finish_lane(const hw_op *op, uint32_t fields, const hw_parts *parts, const uint8_t *totals,
+                           const int32_t *centres, uint32_t count, uint32_t index, uint32_t o)
 {
-    const uint16_t *const halves = (const uint16_t *)(const void *)totals;
-    const uint32_t size = fields == 4 ? 2 : 4;
     if (parts->way == HW_SLOW) {
-        for (uint32_t i = 0; i < count; i++, total += step, index += op->out_c)
-            hw_finish(op, index, o, parts->bias + 2 * (fields == 4 ? (int32_t)halves[total] : totals[total]) - centres[i]);
+        for (uint32_t i = 0; i < count; i++, totals += COLUMN_BYTES, index += op->out_c) {
+            const int32_t total = fields == 4 ? *(const uint16_t *)(const void *)totals : *(const int32_t *)(const void *)totals;
+            hw_finish(op, index, o, parts->bias + 2 * total - centres[i]);
+        }
         return;
     }
     const struct finish_call call = {
-        .totals = hw_address(totals) + total * size,
+        .totals = hw_address(totals),
         .centres = hw_address(centres),
         .output = hw_address(op->output) + index,
         .shift = parts->shift,
@@ -129,7 +129,6 @@ HW_INLINE void finish_lane(const hw_op *op, uint32_t fields, const hw_parts *par
         .low = parts->low,
         .high = parts->high,
         .offset = (uint32_t)parts->offset,
-        .totals_step = step * size,
         .output_step = op->out_c,
         .max = op->output_max,
         .end = hw_address(centres + count),
@@ -155,8 +154,8 @@ HW_APART void finish_row(const hw_op *op, const blocks *b, uint32_t fields, cons
                 continue;
             const uint32_t index = ((uint32_t)row * (uint32_t)b->out_w + (uint32_t)column) * op->out_c + o;
             for (uint32_t f = 0; f < filters; f++)
-                finish_lane(op, fields, parts + f, (const int32_t *)(const void *)b->totals, f * b->lanes + lane,
-                            filters * b->lanes, centres + lane * b->positions, (uint32_t)count, index + f, o + f);
+                finish_lane(op, fields, parts + f, b->totals + (f * b->lanes + lane) * (fields == 4 ? 2 : 4),
+                            centres + lane * b->positions, (uint32_t)count, index + f, o + f);
         }
 }
 
@@ -199,7 +198,7 @@ HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t product, uint32
     for (uint32_t g = 0; g < op->groups; g++)
         for (int32_t y = 0; y < b.part_h; y += b.rows)
             for (int32_t x = 0; x < b.part_w; x += b.columns) {
-                pack_tile(op, &b, fields, y, x, g * b.channels, (1 << bits) - 1);
+                pack_block(op, &b, fields, y, x, g * b.channels, (1 << bits) - 1);
                 convolve_tile(op, &b, fields, bits, y, x, g * outputs, (g + 1) * outputs);
             }
 }

@@ -17,7 +17,7 @@
 #include "hw_finish_loops.h"
 #include "portable/hw_stretches.h"
 
-enum { MOST_PIXELS = 4, SIDE = 3, TAPS = SIDE * SIDE, CHANNEL_BYTES = 8192 };
+enum { MOST_PIXELS = 4, SIDE = 3, TAPS = SIDE * SIDE, CHANNEL_BYTES = 8192, FEW_ROWS = 12 };
 
 /* Sizes of a tile of one channel; `hwsearch/hardware/blocks.py` computes the same. */
 typedef struct channel_tile {
@@ -132,7 +132,7 @@ HW_INLINE void find_input(tile_input *in, const hw_op *op, const channel_tile *t
 }
 
 /* The input of one channel under a tile; words that are padding for all lanes are there already. */
-HW_APART void pack_channel(const hw_op *op, const channel_tile *t, uint32_t lanes, const tile_input *in, uint32_t c, uint32_t centre)
+HW_INLINE void pack_channel(const hw_op *op, const channel_tile *t, uint32_t lanes, const tile_input *in, uint32_t c, uint32_t centre)
 {
     const uint32_t row_codes = (uint32_t)op->in_w * op->in_c;
     const uint8_t *codes[MOST_PIXELS];
@@ -263,6 +263,8 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, uint32_t activat
     const uint32_t centred = TAPS * ((1u << bits) - 1u) << (activation_bits - 1);
     if (op->kernel_h != SIDE || op->kernel_w != SIDE || op->stride_w > 2)
         depthwise_by_stretches(op, bits);
+    else if (op->out_h < FEW_ROWS) /* parts would have so few that packing takes longer than it saves */
+        depthwise_3x3(op, bits, activation_bits, 1);
     else
         depthwise_3x3(op, bits, activation_bits, centred < 128 ? 4 : centred < 32768 ? 2 : 1);
 }

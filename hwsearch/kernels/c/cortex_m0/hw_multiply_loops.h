@@ -5,7 +5,7 @@
 
 enum { STEP_UNROLL = 8, STRETCH_WORDS = 4, STEP_BYTES_1 = 12, STEP_BYTES_2 = 22, STEP_BYTES_3 = 32 };
 
-/* totals: [column][filter][lane] */
+enum { COLUMN_BYTES = 48 }; /* totals of a column: [filter][lane] */
 struct multiply_call {
     uint32_t pixels, weights, stretches, totals, columns, column_bytes;
 };
@@ -123,7 +123,7 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_multiply_1x
         "mov r3, r9\n"
         "stm r7!, {r2, r3}\n"
         "ldr r7, [sp, #12]\n"
-        "adds r7, #8\n"
+        "adds r7, #48\n"
         "str r7, [sp, #12]\n"
         "ldr r2, [sp, #0]\n"
         "ldr r3, [sp, #20]\n"
@@ -301,7 +301,7 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_multiply_2x
         "mov r5, r11\n"
         "stm r7!, {r2, r3, r4, r5}\n"
         "ldr r7, [sp, #12]\n"
-        "adds r7, #16\n"
+        "adds r7, #48\n"
         "str r7, [sp, #12]\n"
         "ldr r2, [sp, #0]\n"
         "ldr r3, [sp, #20]\n"
@@ -524,7 +524,7 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_multiply_3x
         "mov r3, lr\n"
         "stm r7!, {r2, r3}\n"
         "ldr r7, [sp, #12]\n"
-        "adds r7, #24\n"
+        "adds r7, #48\n"
         "str r7, [sp, #12]\n"
         "ldr r2, [sp, #0]\n"
         "ldr r3, [sp, #20]\n"
@@ -692,7 +692,7 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_multiply_1x
         "b 2b\n"
         "6:\n"
         "ldr r7, [sp, #12]\n"
-        "adds r7, #16\n"
+        "adds r7, #48\n"
         "str r7, [sp, #12]\n"
         "ldr r2, [sp, #0]\n"
         "ldr r3, [sp, #20]\n"
@@ -923,7 +923,7 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_multiply_2x
         "b 2b\n"
         "6:\n"
         "ldr r7, [sp, #12]\n"
-        "adds r7, #32\n"
+        "adds r7, #48\n"
         "str r7, [sp, #12]\n"
         "ldr r2, [sp, #0]\n"
         "ldr r3, [sp, #20]\n"
@@ -1388,7 +1388,7 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_multiply_1x
         "b 2b\n"
         "6:\n"
         "ldr r7, [sp, #12]\n"
-        "adds r7, #16\n"
+        "adds r7, #48\n"
         "str r7, [sp, #12]\n"
         "ldr r2, [sp, #0]\n"
         "ldr r3, [sp, #20]\n"
@@ -1627,7 +1627,7 @@ __attribute__((naked, noinline, aligned(32), unused)) static void hw_multiply_2x
         "b 2b\n"
         "6:\n"
         "ldr r7, [sp, #12]\n"
-        "adds r7, #32\n"
+        "adds r7, #48\n"
         "str r7, [sp, #12]\n"
         "ldr r2, [sp, #0]\n"
         "ldr r3, [sp, #20]\n"

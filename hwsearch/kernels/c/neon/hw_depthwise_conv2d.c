@@ -222,7 +222,6 @@ HW_INLINE void expand(way y, const hw_op *op, uint8_t *weights)
             const uint8x16_t codes = neon_weights(op->weights + c * row_bytes, row_bytes, k, op->stored_bits, y.bits);
             uint8_t some[16], *weight = weights + k * op->in_c + c;
             vst1q_u8(some, y.kind == CENTRED ? vsubq_u8(vaddq_u8(codes, codes), centre) : codes);
-            HW_ROLLED
             for (uint32_t i = 0; i < 16 && k + i < taps; i++, weight += op->in_c)
                 *weight = some[i];
         }

@@ -18,7 +18,8 @@ void hw_requantize(const hw_op *op)
     uint32_t i = 0;
     for (; i + 8 <= count; i += 8) {
         const int16x8_t codes = vsubq_s16(vreinterpretq_s16_u16(vmovl_u8(vld1_u8(input + i))), in_zero);
-        const int32x4_t low = neon_scaled(vmovl_s16(vget_low_s16(codes)), scale), high = neon_scaled(vmovl_high_s16(codes), scale);
+        const int32x4_t low = neon_scaled(vmovl_s16(vget_low_s16(codes)), scale);
+        const int32x4_t high = neon_scaled(vmovl_high_s16(codes), scale);
         vst1_u8(output + i, neon_clamped(low, high, zero, max));
     }
     for (; i < count; i++)

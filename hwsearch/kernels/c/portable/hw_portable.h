@@ -30,6 +30,7 @@
 #define HW_OWN_REQUANTIZE
 #elif defined(__ARM_ARCH_6M__)
 #define HW_CORTEX_M0
+#define HW_OWN_ADD
 #define HW_OWN_CONV2D
 #define HW_OWN_DEPTHWISE_CONV2D
 #define HW_OWN_LINEAR

@@ -16,12 +16,13 @@
 
 enum { FILTERS = 4, SUMS = FILTERS * QUAD };
 
-/* `room`: groups after which fields must be emptied. */
+/* `room`: groups after which fields are emptied; where it would be few, each at once. */
 typedef struct fields {
     uint32_t bits, lanes, room;
 } fields;
 
-#define FIELDS(W, A) {.bits = (W), .lanes = HW_LANES(W, A), .room = HW_LANES(W, A) == 2 ? HW_LIMIT(W, A) / 2 : HW_LIMIT(W, A)}
+#define ROOM(W, A) (HW_LANES(W, A) == 2 ? HW_LIMIT(W, A) / 2 : HW_LANES(W, A) == 4 && HW_LIMIT(W, A) < 8 ? 1 : HW_LIMIT(W, A))
+#define FIELDS(W, A) {.bits = (W), .lanes = HW_LANES(W, A), .room = ROOM(W, A)}
 
 /* How windows lie in the packed codes, in words; `groups` is the length of a run. */
 typedef struct windows {
@@ -35,13 +36,14 @@ typedef struct windows {
 
 HW_INLINE uint32_t group_words(uint32_t lanes) { return lanes == 2 ? 2 * QUAD : QUAD; }
 
-/* The same memory as the portable tile takes, cut anew. A gathered window takes at most three codes more than there, for which the
+/* The same memory as the portable tile takes, cut anew: codes that are not split into two words leave room for twice the rows.
+ * A gathered window takes at most three codes more than there, for which the
  * sums and the padding leave room: neither is used then. */
 HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32_t lanes)
 {
     const uint32_t window = (uint32_t)op->kernel_h * op->kernel_w * t->channels, words = group_words(lanes);
     const uint32_t all = (uint32_t)((uint32_t *)(void *)t->padding - t->pixels) + t->channels / 4;
-    s->gathered = t->gathered || t->channels % 4 != 0;
+    s->gathered = t->channels % 4 != 0 || t->positions < (uint32_t)(t->columns - 1) * op->stride_w + op->kernel_w;
     s->columns = t->columns, s->rows = t->rows;
     if (s->gathered) {
         s->groups = (window + 3) / 4, s->runs = 1, s->run_words = 0;
@@ -54,11 +56,16 @@ HW_INLINE void make_windows(windows *s, const hw_op *op, const tiling *t, uint32
         s->sums = s->gathered_sums;
     } else {
         const uint32_t pixel_words = t->channels / 4 * words;
+        const uint32_t sums = t->positions * QUAD, block = window / 4 * words;
         s->groups = op->kernel_w * t->channels / 4, s->runs = op->kernel_h;
         s->run_words = t->positions * pixel_words;
         s->column_words = op->stride_w * pixel_words;
         s->row_words = s->runs * s->run_words;
         s->sums = t->sums;
+        if (lanes != 2 && 2 * (uint32_t)s->rows * (s->row_words + sums) + block <= all - t->channels / 4) {
+            s->rows = hw_smaller(2 * s->rows, (t->out_h + QUAD - 1) / QUAD);
+            s->sums = (int32_t *)(void *)t->pixels + (uint32_t)s->rows * s->row_words + block;
+        }
     }
     s->weights = t->pixels + (uint32_t)s->rows * s->row_words;
 }
@@ -68,11 +75,12 @@ HW_INLINE void pack_groups(uint32_t lanes, uint32_t *words, const uint8_t *const
 {
     for (uint32_t p = 0; p < QUAD; p++) {
         uint32_t *word = words + p;
-        const uint8_t *code = codes[p], *const end = code + channels;
-        while (code < end) {
-            const uint8_t *const stop = end - code < 256 ? end : code + 256;
+        const uint8_t *code = codes[p];
+        for (uint32_t left = channels / 4; left;) {
+            const uint32_t count = left < 64 ? left : 64;
             uint32_t halves = 0;
-            for (; code < stop; code += 4, word += group_words(lanes)) {
+            left -= count;
+            for (uint32_t n = count; n; n--, code += 4, word += group_words(lanes)) {
                 const uint32_t four = hw_load(code), even = four & 0xFF00FFu, odd = four >> 8 & 0xFF00FFu;
                 halves += even + odd;
                 word[0] = lanes == 2 ? even : four;
@@ -102,29 +110,55 @@ HW_APART void pack_aligned(const hw_op *op, const tiling *t, const windows *s, i
     sum_windows(op, t, sums);
 }
 
-/* The codes of one window in a row, and 0 beyond the last. */
-HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy, uint8_t *end)
+/* Loads before stores: either takes two instructions' time if the other waits for it. */
+HW_INLINE uint8_t *copy_bytes(uint8_t *to, const uint8_t *from, uint32_t count)
 {
-    const int32_t right = left + op->kernel_w, width = t->in_w, zero = op->input_zero[0];
-    const int32_t skipped = hw_smaller(left < 0 ? -left : 0, op->kernel_w), missing = hw_smaller(hw_larger(right - width, 0), op->kernel_w);
+    HW_ROLLED
+    for (; count >= 4; count -= 4, from += 4, to += 4) {
+        const uint8_t q0 = from[0], q1 = from[1], q2 = from[2], q3 = from[3];
+        to[0] = q0, to[1] = q1, to[2] = q2, to[3] = q3;
+    }
+    HW_ROLLED
+    for (; count; count--)
+        *to++ = *from++;
+    return to;
+}
+
+/* The codes of a window that reaches beyond the input, or of one of several groups. */
+HW_APART uint8_t *copy_clipped(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy)
+{
+    const int32_t beyond = left + op->kernel_w - t->in_w, zero = op->input_zero[0];
+    const uint32_t before = (uint32_t)hw_smaller(left < 0 ? -left : 0, op->kernel_w) * t->channels;
+    const uint32_t after = (uint32_t)hw_smaller(beyond < 0 ? 0 : beyond, op->kernel_w) * t->channels;
     for (int32_t row = top; row < top + op->kernel_h; row++) {
-        const int inside = row >= 0 && row < t->in_h;
+        const int inside = row >= 0 && row < t->in_h && before + after < op->kernel_w * t->channels;
         uint8_t *const stop = copy + op->kernel_w * t->channels;
-        uint8_t *const from = inside ? copy + (uint32_t)skipped * t->channels : stop;
-        uint8_t *const until = inside ? stop - (uint32_t)missing * t->channels : stop;
-        while (copy < from)
+        uint8_t *const begin = inside ? copy + before : stop, *const end = inside ? stop - after : stop;
+        const uint32_t pixel = (uint32_t)row * (uint32_t)t->in_w + (uint32_t)(left < 0 ? 0 : left);
+        const uint8_t *code = op->input[0] + pixel * op->in_c + first;
+        while (copy < begin)
             *copy++ = (uint8_t)zero;
-        const uint8_t *code = op->input[0] + ((uint32_t)row * (uint32_t)width + (uint32_t)(left + skipped)) * op->in_c + first;
-        if (op->groups == 1)
-            for (; copy < until; copy++, code++)
-                *copy = *code;
-        else
-            for (; copy < until; code += op->in_c)
-                for (uint32_t c = 0; c < t->channels; c++)
-                    *copy++ = code[c];
+        for (; copy < end; code += op->in_c)
+            copy = copy_bytes(copy, code, t->channels);
         while (copy < stop)
             *copy++ = (uint8_t)zero;
     }
+    return copy;
+}
+
+/* The codes of one window in a row, and 0 beyond the last. */
+HW_APART void copy_window(const hw_op *op, const tiling *t, int32_t top, int32_t left, uint32_t first, uint8_t *copy,
+                          uint8_t *end)
+{
+    const int inside = top >= 0 && top + op->kernel_h <= t->in_h && left >= 0 && left + op->kernel_w <= t->in_w;
+    if (inside && op->groups == 1) {
+        const uint32_t run = op->kernel_w * t->channels, width = (uint32_t)t->in_w * op->in_c;
+        const uint8_t *code = op->input[0] + (uint32_t)top * width + (uint32_t)left * op->in_c;
+        HW_ROLLED
+        for (uint32_t rows = op->kernel_h; rows; rows--, code += width)
+            copy = copy_bytes(copy, code, run);
+    } else
+        copy = copy_clipped(op, t, top, left, first, copy);
     while (copy < end)
         *copy++ = 0;
 }
@@ -199,8 +233,8 @@ HW_INLINE void expand_block(fields f, const hw_op *op, const tiling *t, const wi
     }
 }
 
-/* Multiply four words of codes by four of weights. Where `full`, a field holds one sum of four products and no more, and is taken
- * out at once. Each word of codes is loaded two products before it is needed. */
+/* Multiply four words of codes by four of weights. Where `full`, the sum of four products is taken out of its field at once. Each
+ * word of codes is loaded two products before it is needed. */
 HW_INLINE void multiply_words(uint32_t sums[SUMS], const uint32_t *a, const uint32_t *w, int full)
 {
     uint32_t q = a[0];
@@ -238,7 +272,7 @@ HW_INLINE void multiply_bytes(uint32_t sums[SUMS], const uint8_t *a, const uint8
 HW_INLINE void empty_fields(uint32_t lanes, uint32_t sums[SUMS], int32_t totals[SUMS])
 {
     for (uint32_t i = 0; i < SUMS; i++) {
-        totals[i] += (int32_t)(sums[i] >> (lanes == 4 ? 24 : lanes == 2 ? 16 : 0));
+        totals[i] += (int32_t)(sums[i] >> (lanes == 4 ? 24 : 16));
         sums[i] = 0;
     }
 }
@@ -246,15 +280,16 @@ HW_INLINE void empty_fields(uint32_t lanes, uint32_t sums[SUMS], int32_t totals[
 /* One quad times one block of filters. */
 HW_INLINE void multiply_quad(fields f, const windows *s, const uint32_t *pixels, int32_t totals[SUMS])
 {
-    const int full = f.lanes == 4 && f.room == 1;
+    const int full = f.lanes == 4 && f.room == 1, is_whole = full || f.lanes == 1;
     uint32_t sums[SUMS] = {0}, room = f.room;
     const uint32_t *weights = s->weights;
-    for (uint32_t i = 0; i < SUMS; i++)
-        totals[i] = 0;
+    if (!is_whole)
+        for (uint32_t i = 0; i < SUMS; i++)
+            totals[i] = 0;
     for (uint32_t runs = s->runs; runs; runs--, pixels += s->run_words) {
         const uint32_t *a = pixels;
         for (uint32_t left = s->groups; left;) {
-            uint32_t count = f.lanes == 1 || full || left < room ? left : room;
+            uint32_t count = is_whole || left < room ? left : room;
             left -= count, room -= count;
             HW_ROLLED
             for (; count; count--, a += group_words(f.lanes), weights += f.lanes == 2 ? 2 * FILTERS : FILTERS) {
@@ -269,45 +304,42 @@ HW_INLINE void multiply_quad(fields f, const windows *s, const uint32_t *pixels,
                 if (f.lanes == 2)
                     multiply_words(sums, a + QUAD, weights + FILTERS, 0);
             }
-            if (f.lanes != 1 && !full && room == 0) {
+            if (!is_whole && room == 0) {
                 empty_fields(f.lanes, sums, totals);
                 room = f.room;
             }
         }
     }
-    empty_fields(full ? 1 : f.lanes, sums, totals);
+    if (is_whole)
+        for (uint32_t i = 0; i < SUMS; i++)
+            totals[i] = (int32_t)sums[i];
+    else
+        empty_fields(f.lanes, sums, totals);
 }
 
 /* Logits, quads that reach beyond the last row, and accumulators that may exceed their limit. */
-HW_APART void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t channel, uint32_t rows,
+HW_APART void finish_slowly(const hw_op *op, uint32_t index, uint32_t stride, uint32_t o, uint32_t count, uint32_t rows,
                             const int32_t *totals, const int32_t *centre)
 {
-    for (uint32_t r = 0; r < rows; r++)
-        hw_finish(op, index + r * stride, channel, op->bias[channel] + 2 * totals[r] - centre[r]);
+    for (uint32_t i = 0; i < count; i++, totals += QUAD)
+        for (uint32_t r = 0; r < rows; r++)
+            hw_finish(op, index + i + r * stride, o + i, op->bias[o + i] + 2 * totals[r] - centre[r]);
 }
 
-/* Write the outputs of one quad: `count` channels from `o` on. */
-HW_APART void finish_quad(const hw_op *op, const tiling *t, int32_t y, int32_t x, uint32_t o, uint32_t count,
-                          const hw_channel *channels, const int32_t *totals, const int32_t *centre)
+/* Four codes of each of `count` channels, `stride` bytes apart. */
+HW_APART void finish_quickly(uint8_t *code, uint32_t stride, uint32_t count, const hw_channel *channels, const int32_t *totals,
+                             const int32_t *centre, int32_t max)
 {
-    const uint32_t rows = (uint32_t)hw_smaller(t->out_h - y, QUAD), stride = (uint32_t)t->out_w * op->out_c;
-    const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)x) * op->out_c + o;
     const int32_t c0 = centre[0], c1 = centre[1], c2 = centre[2], c3 = centre[3];
-    const int32_t max = op->output_max;
-    const int quick = op->multiplier && rows == QUAD;
-    uint8_t *code = (uint8_t *)op->output + index;
-    for (uint32_t i = 0; i < count; i++, totals += QUAD, channels++, code++) {
-        if (!quick || channels->saturates) {
-            finish_slowly(op, index + i, stride, o + i, rows, totals, centre);
-            continue;
-        }
+    uint8_t *const second = code + stride, *const third = second + stride, *const fourth = third + stride;
+    for (uint32_t i = 0; i < count; i++, totals += QUAD, channels++) {
         const hw_channel c = *channels;
         const int32_t a0 = hw_raise(c.bias - c0 + 2 * totals[0], &c), a1 = hw_raise(c.bias - c1 + 2 * totals[1], &c);
         const int32_t a2 = hw_raise(c.bias - c2 + 2 * totals[2], &c), a3 = hw_raise(c.bias - c3 + 2 * totals[3], &c);
-        code[0] = hw_channel_code(&c, a0, max);
-        code[stride] = hw_channel_code(&c, a1, max);
-        code[2 * stride] = hw_channel_code(&c, a2, max);
-        code[3 * stride] = hw_channel_code(&c, a3, max);
+        code[i] = hw_channel_code(&c, a0, max);
+        second[i] = hw_channel_code(&c, a1, max);
+        third[i] = hw_channel_code(&c, a2, max);
+        fourth[i] = hw_channel_code(&c, a3, max);
     }
 }
 
@@ -318,9 +350,13 @@ HW_INLINE void convolve_tile(fields f, const hw_op *op, const tiling *t, const w
     const uint32_t row_sums = s->gathered ? (uint32_t)s->columns * QUAD : t->positions * QUAD;
     for (uint32_t o = first; o < end; o += FILTERS) {
         const uint32_t count = end - o < FILTERS ? end - o : FILTERS;
+        const uint32_t stride = (uint32_t)t->out_w * op->out_c;
         hw_channel channels[FILTERS];
-        for (uint32_t i = 0; i < count; i++)
+        int quick = op->multiplier != 0;
+        for (uint32_t i = 0; i < count; i++) {
             channels[i] = hw_make_channel(op, t->reach, o + i);
+            quick &= !channels[i].saturates;
+        }
         expand_block(f, op, t, s, o, end - 1);
         for (int32_t row = 0; row < s->rows && (y0 + row) * QUAD < t->out_h; row++)
             for (int32_t x = 0; x < s->columns && x0 + x < t->out_w; x++) {
@@ -328,7 +364,12 @@ HW_INLINE void convolve_tile(fields f, const hw_op *op, const tiling *t, const w
                 const uint32_t *pixels = t->pixels + (uint32_t)row * s->row_words + (uint32_t)x * s->column_words;
                 const int32_t *centre = s->sums + (uint32_t)row * row_sums + (uint32_t)x * QUAD;
                 multiply_quad(f, s, pixels, totals);
-                finish_quad(op, t, (y0 + row) * QUAD, x0 + x, o, count, channels, totals, centre);
+                const int32_t y = (y0 + row) * QUAD;
+                const uint32_t index = ((uint32_t)y * (uint32_t)t->out_w + (uint32_t)(x0 + x)) * op->out_c + o;
+                if (quick && t->out_h - y >= QUAD)
+                    finish_quickly((uint8_t *)op->output + index, stride, count, channels, totals, centre, op->output_max);
+                else
+                    finish_slowly(op, index, stride, o, count, (uint32_t)hw_smaller(t->out_h - y, QUAD), totals, centre);
             }
     }
 }

@@ -2,7 +2,15 @@
  *
  * One channel at a time, whose nine weights stay in registers. Each column of three codes is loaded once and multiplied by three
  * columns of weights into the sums of up to three neighbouring outputs. Groups of four channels are copied with their padding, a
- * word per pixel, for some rows of output at a time (hw_stretches.h). The shift that rounding wants is in weights and bias.
+ * word per pixel, for as many rows of output at a time as fit the memory that hw_stretches.h takes for two words and sums. The
+ * shift that rounding wants is in weights and bias.
+ *
+ * Where nine products and the bias, shifted, stay below 2^15, two rows of outputs are computed at once: codes of two rows share a
+ * word, and so do the sums,
+ *
+ *     sum w (q + q' 2^16) = sum w q + 2^16 sum w q',
+ *
+ * of which the lower half is a signed number, and what is left of the upper one when it was taken away.
  */
 #include "hw_stretches.h"
 
@@ -105,6 +113,32 @@ HW_APART void strip_of_stride_1(const strip *s)
     }
 }
 
+/* Codes of a column for two rows of outputs, and their two sums. */
+#define NEXT_PAIRS(STEP) \
+    do { \
+        const uint32_t v0 = rows[0][at], v1 = rows[1][at], v2 = rows[2][at], v3 = rows[3][at]; \
+        const uint32_t v4 = (STEP) == 2 ? rows[4][at] : 0; \
+        q0 = v0 | ((STEP) == 2 ? v2 : v1) << 16; \
+        q1 = v1 | ((STEP) == 2 ? v3 : v2) << 16; \
+        q2 = v2 | ((STEP) == 2 ? v4 : v3) << 16; \
+        at += 4; \
+    } while (0)
+#define WRITE_PAIR(SUM) \
+    do { \
+        const int32_t lower = (int16_t)(SUM), upper = ((SUM) - lower) >> 16; \
+        const uint8_t first = hw_channel_code(&s->channel, lower, max); \
+        const uint8_t second = hw_channel_code(&s->channel, upper, max); \
+        output[0] = first, output[below] = second, output += stride; \
+    } while (0)
+
+#define PAIR_STEP(LAST, SECOND, FIRST) \
+    NEXT_PAIRS(1); \
+    FIRST = both; \
+    ADD_COLUMN(LAST, w2, w5, w8); \
+    ADD_COLUMN(SECOND, w1, w4, w7); \
+    ADD_COLUMN(FIRST, w0, w3, w6); \
+    WRITE_PAIR(LAST)
+
 HW_APART void strip_of_stride_2(const strip *s)
 {
     STRIP_VARIABLES;
@@ -126,6 +160,50 @@ HW_APART void strip_of_stride_2(const strip *s)
     }
 }
 
+/* Rows in pairs. */
+HW_INLINE void pairs_of_stride(const strip *s, uint32_t step)
+{
+    STRIP_VARIABLES;
+    const uint32_t below = stride * s->pixels, row_bytes = s->row_bytes;
+    const int32_t both = (int32_t)((uint32_t)bias * 0x10001u);
+    for (uint32_t pairs = s->rows / 2; pairs; pairs--, row += 2 * s->down, output += below) {
+        const uint8_t *const rows[5] = {row, row + row_bytes, row + 2 * row_bytes, row + 3 * row_bytes, row + 4 * row_bytes};
+        uint32_t at = 0, q0, q1, q2;
+        int32_t a = both, b = both, c;
+        NEXT_PAIRS(step);
+        ADD_COLUMN(a, w0, w3, w6);
+        if (step == 1) {
+            NEXT_PAIRS(step);
+            ADD_COLUMN(a, w1, w4, w7);
+            ADD_COLUMN(b, w0, w3, w6);
+        }
+        for (uint32_t left = s->pixels;;) {
+            if (step == 1) {
+                PAIR_STEP(a, b, c);
+                if (--left == 0)
+                    break;
+                PAIR_STEP(b, c, a);
+                if (--left == 0)
+                    break;
+                PAIR_STEP(c, a, b);
+            } else {
+                NEXT_PAIRS(2);
+                ADD_COLUMN(a, w1, w4, w7);
+                NEXT_PAIRS(2);
+                ADD_COLUMN(a, w2, w5, w8);
+                WRITE_PAIR(a);
+                a = both;
+                ADD_COLUMN(a, w0, w3, w6);
+            }
+            if (--left == 0)
+                break;
+        }
+    }
+}
+
+HW_APART void pairs_of_stride_1(const strip *s) { pairs_of_stride(s, 1); }
+HW_APART void pairs_of_stride_2(const strip *s) { pairs_of_stride(s, 2); }
+
 /* Logits, and accumulators that may exceed their limit. */
 HW_APART void strip_slowly(const hw_op *op, const strip *s, const int16_t *taps, uint32_t channel)
 {
@@ -143,7 +221,8 @@ HW_APART void strip_slowly(const hw_op *op, const strip *s, const int16_t *taps,
 }
 
 /* One channel's outputs from row `y` on. */
-HW_APART void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits, uint32_t rows, uint32_t y, uint32_t c)
+HW_INLINE void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits, uint32_t largest, uint32_t rows, uint32_t y,
+                                uint32_t c)
 {
     const int16_t *taps = (const int16_t *)(const void *)t->weights + 9 * c;
     strip s; /* filled one by one: an initializer would clear it first */
@@ -158,31 +237,42 @@ HW_APART void convolve_channel(const hw_op *op, const stretch *t, uint32_t bits,
     s.bias = hw_raise(s.channel.bias, &s.channel);
     for (uint32_t k = 0; k < 9; k++)
         s.w[k] = hw_raise(taps[k], &s.channel);
+    const uint32_t sum = largest + hw_magnitude(s.channel.bias);
+    if (sum < 32768u >> s.channel.left && op->stride_h == op->stride_w) {
+        if (op->stride_w == 1)
+            pairs_of_stride_1(&s);
+        else
+            pairs_of_stride_2(&s);
+        s.codes += (rows & ~1u) * s.down, s.output += (rows & ~1u) * s.pixels * s.stride, s.rows = rows & 1u;
+    }
     if (op->stride_w == 1)
         strip_of_stride_1(&s);
     else
         strip_of_stride_2(&s);
 }
 
-HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits)
+HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, uint32_t largest)
 {
     if (op->kernel_h != 3 || op->kernel_w != 3 || op->stride_w > 2) {
         depthwise_by_stretches(op, bits);
         return;
     }
-    const stretch s = make_stretch(op);
+    stretch s = make_stretch(op);
+    s.in_rows = (2 * s.in_rows * s.in_columns + 4 * (uint32_t)s.rows * op->out_w) / s.in_columns;
+    s.rows = hw_smaller(op->out_h, (int32_t)(s.in_rows - 3) / op->stride_h + 1);
+    s.in_rows = (uint32_t)(s.rows - 1) * op->stride_h + 3;
     expand_taps(op, bits, (int16_t *)(void *)s.weights);
     for (int32_t y = 0; y < op->out_h; y += s.rows)
         for (uint32_t c = 0; c < op->in_c; c++) {
             if (c % 4 == 0)
                 copy_words(op, &s, y * op->stride_h - op->pad_h, c);
-            convolve_channel(op, &s, bits, (uint32_t)hw_smaller(s.rows, op->out_h - y), (uint32_t)y, c);
+            convolve_channel(op, &s, bits, largest, (uint32_t)hw_smaller(s.rows, op->out_h - y), (uint32_t)y, c);
         }
 }
 
 #define HW_DEPTHWISE_CONV2D(W, A) \
     void hw_depthwise_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_conv2d(op, W); }
+    void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_conv2d(op, W, 9u * HW_LARGEST(W, A)); }
 
 #if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a2)
 HW_DEPTHWISE_CONV2D(1, 2)

@@ -35,15 +35,17 @@ HW_INLINE void hw_multiply_add_32(uint32_t *sum, uint32_t a, uint32_t b, int top
 
 #if defined(__clang__) || __GNUC__ >= 8
 #define HW_UNROLLED_4 _Pragma("GCC unroll 4")
+#define HW_UNROLLED_16 _Pragma("GCC unroll 16")
 #else
 #define HW_UNROLLED_4
+#define HW_UNROLLED_16
 #endif
 
 /* What was loaded must be in its register here: the next instruction but one may use it without waiting. */
 #define HW_LOADED(VALUE) __asm__ volatile("" : "+r"(VALUE))
 
-/* Codes 4 `quad` .. 4 `quad` + 3 of a row as they are stored, the first in the lowest bits; 3-bit codes may lie in two bytes, the second
- * of which the row lacks where it has no code. */
+/* Codes 4 `quad` .. 4 `quad` + 3 of a row as they are stored, the first in the lowest bits; 3-bit codes may lie in two bytes, the
+ * second of which the row lacks where it has no code. */
 HW_INLINE uint32_t hw_stored_codes(const uint8_t *row, uint32_t row_bytes, uint32_t quad, uint32_t stored)
 {
     if (stored == 8)
