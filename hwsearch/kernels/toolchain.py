@@ -89,10 +89,10 @@ SECTIONS {{
     *(.text .text.*)
     . = ALIGN({SECTION_ALIGNMENT});
   }} >FLASH
-  .rodata : SUBALIGN({SECTION_ALIGNMENT}) {{ *(.rodata .rodata.*) . = ALIGN({SECTION_ALIGNMENT}); }} >FLASH
-  .data : {{ . = ALIGN(8); *(.data .data.*) }} >RAM
-  .bss (NOLOAD) : {{ . = ALIGN(8); *(.bss .bss.*) *(COMMON) }} >RAM
-  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.comment) }}
+  .rodata : SUBALIGN({SECTION_ALIGNMENT}) {{ *(.rodata .rodata.* .srodata .srodata.*) . = ALIGN({SECTION_ALIGNMENT}); }} >FLASH
+  .data : {{ . = ALIGN(8); *(.data .data.* .sdata .sdata.*) }} >RAM
+  .bss (NOLOAD) : {{ . = ALIGN(8); *(.bss .bss.* .sbss .sbss.*) *(COMMON) }} >RAM
+  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.eh_frame*) *(.comment) }}
 }}
 """
 
