@@ -1,10 +1,10 @@
 """How much faster the x86-64 kernels are than portable C on this computer, one core, warm caches.
 
-`python benchmarks/x86_kernels.py` prints a table; `--json` prints rows `{op, kernel, stride, shape, precision, body, ns,
-times_portable, gmac_per_s}`. The bodies of one layer take turns, so that what else the computer does falls on all alike;
-`times_portable` is the median over rounds of portable time over the body's time. An operation without weights counts an
-output element as a MAC. Every result is compared with the reference before its time is believed. Bodies that the processor
-cannot run are left out.
+`python benchmarks/x86_kernels.py` prints a table (x86_kernels.txt); `--json` prints rows `{op, kernel, stride, shape,
+precision, body, ns, times_portable, gmac_per_s}`. The bodies of one layer take turns, so that what else the computer does falls
+on all alike; `times_portable` is the median over rounds of portable time over the body's time. An operation without weights
+counts an output element as a MAC. Every result is compared with the reference before its time is believed. Bodies that the
+processor cannot run are left out.
 """
 
 import argparse

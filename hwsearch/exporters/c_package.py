@@ -193,7 +193,8 @@ def _readme_head(model: IntegerModel, program: Program, notes: PackageNotes) -> 
     yield f"- input: {height} x {width} x {channels} codes (height, width, channel), one byte each, 4-byte aligned;"
     yield f"  code = floor(real / {model.input_step:.9g} + 1/2) + {model.input_zero}, kept within 0 .. 255"
     yield f"- output: {model.network.output.out_channels} int32 logits, comparable with each other"
-    yield f"- RAM: {program.arena_bytes} bytes of static arena, besides the caller's input and logits and the stack\n"
+    yield f"- RAM: {program.arena_bytes} bytes of static arena, besides the caller's input and logits and the stack"
+    yield "  (on x86-64 up to 120 KB of it)\n"
 
 
 def _readme_entries(model: IntegerModel, notes: PackageNotes) -> Iterator[str]:

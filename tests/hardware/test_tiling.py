@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.hardware.strips import depthwise_streams
+from hwsearch.hardware.strips import depthwise_streams, polynomials, strips
 from hwsearch.hardware.tiling import (
     QUAD,
     TILE_BYTES,
@@ -63,6 +63,36 @@ def test_a_first_layer_gathers_its_short_runs() -> None:
 def test_a_pointwise_layer_is_one_column() -> None:
     cut = convolution_tiling(conv(64, 8, 5, 5, kernel=1))
     assert (cut.out_h, cut.out_w, cut.quads, cut.rows, cut.columns) == (25, 1, 7, 7, 1)
+
+
+def test_rows_of_a_picture_match_sizes_worked_out_by_hand() -> None:
+    cut = strips(conv(3, 16, 32, 32), Precision(8, 8))
+    # 3 columns of 3 channels are 10 codes with one of the next window; 16 pairs of columns, 6 codes apart, take 15 * 6 + 10
+    # codes for each of 2 lanes, two bytes each: 400 bytes; 34 rows of them fit 16 KB, so the image is one tile
+    assert (cut.paired, cut.run, cut.window, cut.row_bytes, cut.rows, cut.tiles) == (True, 10, 32, 400, 32, 1)
+    stretches, sums, staged, spread = 20 * 5, 4 * 2 * (34 * 34 + 32 * 16), 34 * 3 + 2, 6 * 32
+    assert cut.scratch_bytes() == 34 * 400 + 8 * 32 + stretches + sums + 4 + staged + spread
+
+
+def test_odd_widths_and_narrow_codes_have_places_for_missing_channels() -> None:
+    assert not strips(conv(3, 16, 32, 31), Precision(8, 8)).paired
+    assert strips(conv(3, 16, 32, 32), Precision(4, 4)).channels == 4
+
+
+def test_strided_polynomials_match_sizes_worked_out_by_hand() -> None:
+    cut = polynomials(conv(16, 32, 32, 32, stride=2), Precision(4, 4))
+    assert cut is not None
+    # 16 columns and one before them are 6 segments of 3; 8 rows lie above 17, of two words each
+    assert (cut.columns, cut.segments, cut.in_rows, cut.tiles, cut.blocks) == (16, 6, 17, 2, 2)
+    packed, weights, totals, sums, centres = 6 * 16 * 17 * 2, 12 * 16, 16 * 20, 17 * 38, 8 * 16
+    assert cut.scratch_bytes() == 4 * (packed + weights + totals + sums + centres) + 16
+
+
+def test_strided_polynomials_are_for_some_columns_and_few_channels() -> None:
+    narrow = Precision(4, 4)
+    assert polynomials(conv(32, 16, 12, 12, stride=2), narrow) is not None
+    assert polynomials(conv(32, 16, 10, 12, stride=2), narrow) is None
+    assert polynomials(conv(36, 16, 12, 12, stride=2), narrow) is None
 
 
 def test_depthwise_stretches_match_sizes_worked_out_by_hand() -> None:
