@@ -2,6 +2,7 @@
 
 import ctypes
 import math
+import platform
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -66,16 +67,21 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return ctypes.CDLL(str(built))
 
 
-def test_the_best_body_of_this_processor_is_chosen(tmp_path: Path) -> None:
-    """Without a macro the library computes like every other; that it chose well shows in benchmarks/x86_kernels.py."""
+@pytest.mark.parametrize("compiler", ["cc", "ziglang"])
+def test_the_best_body_of_this_processor_is_chosen(compiler: str, tmp_path: Path) -> None:
+    """Whatever the compiler's library knows of processors."""
+    if platform.machine() != "x86_64":
+        pytest.skip("only x86-64 has bodies to choose from")
+    (tmp_path / "level.c").write_text('#include "x86/hw_x86.h"\nint level(void);\nint level(void) { return hw_level(); }\n')
     built = build_shared(
-        [C_FOLDER / source for source in all_sources()],
-        out=tmp_path / "kernels.so",
-        compiler=find_compiler("host"),
+        [tmp_path / "level.c"],
+        out=tmp_path / "level.so",
+        compiler=find_compiler("host", compiler),
         includes=sorted({(C_FOLDER / header).parent for header in HEADERS}),
     )
-    for op in (conv((16, 9, 9), 24, 3, 1), conv((24, 9, 9), 24, 3, 1, groups=24)):
-        assert weighted_call(op, Precision(8, 8), 8, 5).agrees(ctypes.CDLL(str(built)))
+    able = [{*features} <= processor_features() for name, (_, features) in BODIES.items() if name != "portable"]
+    library = ctypes.CDLL(str(built))
+    assert library.level() == library.level() == max(level for level, known in enumerate(able) if known)
 
 
 def processor_features() -> set[str]:

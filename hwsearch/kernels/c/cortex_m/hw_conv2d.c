@@ -118,6 +118,8 @@ HW_INLINE void conv2d_wide(const hw_op *op, uint32_t bits, int32_t largest)
                 const int32_t columns = hw_smaller(s.columns, s.out_w - x0), rows = hw_smaller(s.rows, s.out_h - y0);
                 if (s.gathered)
                     pack_gathered(&s, op, x0, columns, group * s.given, pack_pairs);
+                else if (s.paired)
+                    pack_pairs_of_rows(&s, op, y0, x0);
                 else
                     pack_rows(&s, op, y0, x0, columns, group * s.given, pack_pairs);
                 for (uint32_t o = group * outputs; o < (group + 1) * outputs; o += 4) {

@@ -262,10 +262,6 @@ HW_INLINE void pack_rows(const strip *s, const hw_op *op, int32_t y0, int32_t x0
 {
     uint32_t *words = s->pixels;
     int32_t *sums = s->sums;
-    if (s->paired) {
-        pack_pairs_of_rows(s, op, y0, x0);
-        return;
-    }
     if (op->in_c == 3) {
         pack_picture(s, op, y0, x0, columns, pack);
         return;

@@ -8,7 +8,7 @@
  *
  * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
  */
-#include "hw_tile.h"
+#include "portable/hw_tile.h"
 
 #ifdef HW_RISCV
 

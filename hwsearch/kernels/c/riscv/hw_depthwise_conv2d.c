@@ -12,7 +12,7 @@
  *
  * of which the lower half is a signed number, and what is left of the upper one when it was taken away.
  */
-#include "hw_stretches.h"
+#include "portable/hw_stretches.h"
 
 #ifdef HW_RISCV
 

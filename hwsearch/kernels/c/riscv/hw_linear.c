@@ -10,7 +10,7 @@
  *
  * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
  */
-#include "hw_portable.h"
+#include "portable/hw_portable.h"
 
 #ifdef HW_RISCV
 

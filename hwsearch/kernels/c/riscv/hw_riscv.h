@@ -13,7 +13,7 @@
 #ifndef HW_RISCV_H
 #define HW_RISCV_H
 
-#include "hw_portable.h"
+#include "portable/hw_portable.h"
 
 /* Codes per multiplication: 4 or 2 if the sum of as many largest products fits a field, else 1. */
 #define HW_LARGEST(W, A) (((1u << (W)) - 1u) * ((1u << (A)) - 1u))

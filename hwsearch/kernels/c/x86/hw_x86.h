@@ -18,6 +18,7 @@
 
 #ifdef HW_X86
 
+#include <cpuid.h>
 #include <immintrin.h>
 
 #define HW_AVX2_TARGET __attribute__((target("avx2")))
@@ -29,15 +30,35 @@
 
 enum { HW_SSE2, HW_AVX2, HW_VNNI };
 
-/* -DHW_X86_LEVEL=0, 1 or 2 fixes the choice, for tests of each; the processor must have what it names. */
+/* What processor and system have. __builtin_cpu_supports would do, but always says no where zig links it. Which bits of XCR0
+ * stand for saved registers is recalled from Intel's manual, not looked up. */
+HW_APART int hw_detect(void)
+{
+    enum { YMM_STATE = 0x6, ZMM_STATE = 0xE6 };
+    const uint32_t avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512VL;
+    uint32_t a, b, c, d, saved, unused;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE))
+        return HW_SSE2;
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(unused) : "c"(0));
+    if ((saved & YMM_STATE) != YMM_STATE || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2))
+        return HW_SSE2;
+    return (saved & ZMM_STATE) == ZMM_STATE && (b & avx512) == avx512 && c & bit_AVX512VNNI ? HW_VNNI : HW_AVX2;
+}
+
+/* The best form there is, found once, since CPUID takes long on virtual machines. -DHW_X86_LEVEL=0, 1 or 2 fixes the choice, for
+ * tests of each; the processor must have what it names. */
 HW_INLINE int hw_level(void)
 {
 #ifdef HW_X86_LEVEL
     return HW_X86_LEVEL;
 #else
-    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw"))
-        return HW_VNNI;
-    return __builtin_cpu_supports("avx2") ? HW_AVX2 : HW_SSE2;
+    static int known = -1;
+    int level = __atomic_load_n(&known, __ATOMIC_RELAXED);
+    if (level < 0) {
+        level = hw_detect();
+        __atomic_store_n(&known, level, __ATOMIC_RELAXED);
+    }
+    return level;
 #endif
 }
 
