@@ -297,6 +297,12 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> HardwareProfile:
 
 
 @pytest.fixture(scope="session")
+def make_works() -> Callable[[IntegerModel], list[Work]]:
+    """`make_works(model)` is every row that pricing a model needs."""
+    return _works
+
+
+@pytest.fixture(scope="session")
 def make_final(profile: HardwareProfile) -> Callable[[str], FinalModel]:
     """`make_final(kind)` is `make_model(kind)` priced, with a budget that it just meets."""
     return lambda kind: _final(_make(kind), profile)

@@ -15,10 +15,15 @@ from hwsearch.exporters.c_package import PackageNotes, package_includes, package
 from hwsearch.exporters.compiled import EmulatedPackage
 from hwsearch.exporters.program import plan_program
 from hwsearch.hardware.cost import Cost
+from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.header import read_header
 from hwsearch.hardware.layout import memory_plan
+from hwsearch.hardware.profile import load_profile
 from hwsearch.kernels.execute import run_entry, run_model
+from hwsearch.kernels.measure import measure
 from hwsearch.kernels.toolchain import build_shared, find_compiler
+
+SHIPPED = Path(__file__).parents[2] / "hardware_profiles"
 
 
 def _notes(model):
@@ -61,6 +66,23 @@ def test_a_package_answers_alike_on_every_emulated_core(board, make_model, make_
     found, expected = package.run(codes), run_model(model, codes)
     assert package.core == header.device.core and package.is_priced_core
     assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("board", ["nucleo_g0b1re", "esp32_c3"])
+def test_flash_is_exact_where_kernels_share_the_compilers_functions(board, make_model, make_works, make_codes, tmp_path):
+    """Cores without division or wide products call for them; each is linked, and priced, once."""
+    model = make_model("static", widths=(4, 8))
+    shutil.copytree(SHIPPED / board, tmp_path / board, ignore=shutil.ignore_patterns("ops.csv", "runs.jsonl"))
+    measure(str(tmp_path / board), grid=make_works(model), workers=1)
+    profile = load_profile(tmp_path / board)
+    package = EmulatedPackage(_write(model, make_codes(4, 4), tmp_path / "c"), model.network, profile.header)
+    (price,) = CostModel(model.network, profile).paths(model.menu)
+    assert package.size().flash_bytes == price.flash_bytes
+    assert package.size().ram_bytes + int(np.prod(model.network.input_shape)) == price.ram_bytes
+    if board == "nucleo_g0b1re":
+        shared = [name for parts in profile.runs[-1].builtins.values() for name in parts]
+        assert len(shared) > len(set(shared))
 
 
 @pytest.mark.slow
