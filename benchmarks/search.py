@@ -175,13 +175,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print rows instead of a table")
     parser.add_argument("--driver-only", action="store_true", help="only the search without evaluations")
     options = parser.parse_args()
+    load = os.getloadavg()[0]
     rows = [driver(N_DRIVER)]
     if not options.driver_only:
         rows += [throughput(workers, N_WORKERS) for workers in (1, 2)]
     if options.json:
         print(json.dumps([asdict(row) | {"per_second": row.per_second} for row in rows], indent=1))
         return
-    text = f"# Trials of a search, {os.cpu_count()} cores of {platform.machine()}\n\n{table(rows)}\n"
+    where = f"{os.cpu_count()} cores of {platform.machine()}, load {load:.1f} before"
+    text = f"# Trials of a search, {where}\n\n{table(rows)}\n"
     print(text)
     if not options.driver_only:
         Path(__file__).with_suffix(".md").write_text(text, encoding="utf-8")
