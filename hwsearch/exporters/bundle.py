@@ -152,6 +152,7 @@ def _package_notes(final: FinalModel, profile: HardwareProfile) -> PackageNotes:
         built_with=f"{library.compiler} {library.flags}",
         paths=final.paths,
         mean_limit_us=final.budget.mean_latency_us,
+        isa=profile.header.device.isa,
     )
 
 

@@ -20,7 +20,8 @@ from hwsearch.exporters.c_data import GENERATED, data_source, input_step_text, s
 from hwsearch.exporters.program import Program, plan_program
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.cost import Cost
-from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel
+from hwsearch.hardware.layout import BODIES
+from hwsearch.kernels.catalogue import BODY_NUMBERS, C_FOLDER, HEADERS, Kernel
 from hwsearch.kernels.execute import Execution
 from hwsearch.kernels.integer_network import Codes, IntegerModel
 from hwsearch.kernels.runtime import RUNTIME_HEADERS, runtime_sources
@@ -34,13 +35,17 @@ KERNEL_FOLDER = "kernels"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageNotes:
-    """What a package says about itself besides its integers. `mean_limit_us` is None without a mean budget."""
+    """What a package says about itself besides its integers. `mean_limit_us` is None without a mean budget.
+
+    `isa`: the instruction set for whose kernels it provides memory; empty for any.
+    """
 
     task: str
     device: str
     built_with: str
     paths: tuple[Cost, ...]
     mean_limit_us: float | None
+    isa: str = ""
 
 
 def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, inputs: Codes, answers: Execution) -> Program:
@@ -48,7 +53,7 @@ def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, i
 
     `inputs` `[N, H, W, C]` and the reference's `answers` to them serve the self-test.
     """
-    program = plan_program(model)
+    program = plan_program(model, notes.isa)
     verbatim = (*HEADERS, *RUNTIME_HEADERS, *runtime_sources(model.menu.kind), *kernel_sources(program))
     for name in verbatim:
         target = folder / name
@@ -58,7 +63,7 @@ def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, i
     (folder / KERNEL_FOLDER).mkdir()
     texts = {_kernel_file(kernel): _kernel_unit(kernel) for kernel in program.kernels} | {
         "hw_model.h": _header(model, program, notes),
-        "hw_selected.h": f"/* {GENERATED} Each source in {KERNEL_FOLDER}/ selects its own function. */\n",
+        "hw_selected.h": _selected(notes.isa),
         DATA_SOURCE: data_source(model, program, [nanoseconds_up(cost.latency_us) for cost in notes.paths]),
         SELFTEST_SOURCE: selftest_source(inputs[chosen], answers.logits[chosen], answers.entries[chosen]),
         "CMakeLists.txt": _cmake(model, program),
@@ -113,6 +118,12 @@ def _kernel_unit(kernel: Kernel) -> str:
         f"#define {kernel.macro}",
     ]
     return "\n".join([*lines, *(f'#include "{source}"' for source in kernel.sources)]) + "\n"
+
+
+def _selected(isa: str) -> str:
+    """What every kernel source of the package reads first: which bodies it may take."""
+    text = f"/* {GENERATED} Each source in {KERNEL_FOLDER}/ selects its own function. */\n"
+    return text + (f"#define HW_BODIES {BODY_NUMBERS[BODIES[isa]]} /* {BODIES[isa]} */\n" if isa in BODIES else "")
 
 
 def _header(model: IntegerModel, program: Program, notes: PackageNotes) -> str:

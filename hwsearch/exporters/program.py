@@ -59,15 +59,15 @@ class Program:
         return tuple(found[symbol] for symbol in sorted(found))
 
 
-def plan_program(model: IntegerModel) -> Program:
+def plan_program(model: IntegerModel, isa: str = "") -> Program:
     """The program of a model; raises `BundleError` where a gate policy has no gate."""
     menu, network = model.menu, model.network
     runs = menu.runs(network)
-    plans = [memory_plan(network, ops, entry.assignment) for ops, entry in zip(runs, menu.entries[: len(runs)], strict=True)]
+    plans = [memory_plan(network, ops, entry.assignment, isa) for ops, entry in zip(runs, menu.entries[: len(runs)], strict=True)]
     # With exits there is one plan for all entries, otherwise one for each.
     plan_of = [plans[0 if menu.kind is PolicyKind.EXIT else index] for index in range(len(menu.entries))]
     segments = tuple(_segment(model, index, ops, plan_of[index]) for index, ops in enumerate(menu.segments(network)))
-    gate = _gate_program(model)
+    gate = _gate_program(model, isa)
     arenas = [plan.arena_bytes for plan in plans] + ([gate.arena_bytes] if gate else [])
     return Program(segments=segments, gate=gate.segments[0] if gate else None, arena_bytes=max(arenas))
 
@@ -77,13 +77,13 @@ def entry_constants(model: IntegerModel, index: int) -> Mapping[str, OpConstants
     return model.entries[-1 if model.menu.kind is PolicyKind.EXIT else index].constants
 
 
-def _gate_program(model: IntegerModel) -> Program | None:
+def _gate_program(model: IntegerModel, isa: str) -> Program | None:
     if (model.menu.kind is PolicyKind.GATE) != (model.gate is not None):
         raise BundleError(
             f"A model must hold a gate exactly if its policy is one, but its policy is {model.menu.kind} and it holds "
             f"{'none' if model.gate is None else 'one'}; finalize it again."
         )
-    return plan_program(model.gate) if model.gate else None
+    return plan_program(model.gate, isa) if model.gate else None
 
 
 def _segment(model: IntegerModel, index: int, ops: Sequence[Op], plan: MemoryPlan) -> Segment:

@@ -200,7 +200,7 @@ def _cycles(subject: _Subject, package: EmulatedPackage) -> Iterator[Check]:
 def _memory(subject: _Subject, size: ImageSize) -> Iterator[Check]:
     """What the linked image occupies, against plan, manifest and price."""
     manifest = subject.bundle.manifest
-    planned = plan_program(subject.model).arena_bytes
+    planned = plan_program(subject.model, subject.profile.header.device.isa).arena_bytes
     price = manifest.paths[0]
     input_bytes = int(np.prod(subject.model.network.input_shape))
     yield Check(

@@ -106,7 +106,7 @@ class BatchPricer:
             energy_uj=sum(price.energy_uj for price in prices),
             own_bytes=self._costs.own_flash_bytes(prices),
             code=joined_code(price.code for price in prices),
-            scratch=tuple(scratch_bytes(op, bits) for op, bits in zip(ops, own, strict=True)),
+            scratch=tuple(scratch_bytes(op, bits, self._costs.isa) for op, bits in zip(ops, own, strict=True)),
         )
 
     def price(self, choices: Choices) -> BatchPrices:
@@ -155,7 +155,7 @@ class BatchPricer:
         return np.array([self._arenas[number] for number in distinct.tolist()], dtype=np.int64)[which]
 
     def _plan(self, choice: Choices) -> int:
-        arena = memory_plan(self._costs.network, self._ops, self.assignment(choice)).arena_bytes
+        arena = memory_plan(self._costs.network, self._ops, self.assignment(choice), self._costs.isa).arena_bytes
         return self._costs.input_bytes + arena
 
     def assignment(self, choice: Sequence[int] | Choices) -> BitAssignment:

@@ -147,7 +147,7 @@ class CostModel:
             uncertainty=median(row.relative_error(self.profile.validity.relative_error) for row in rows) + regression.error(key),
             symbol=rows[0].symbol, code_bytes=max(row.code_bytes for row in rows),
             weight_bytes=in_lines(packed_weight_bytes(op, key.stored_bits)) if op.has_weights else 0,
-            scratch_bytes=scratch_bytes(op, key.precision), interpolated=True,
+            scratch_bytes=scratch_bytes(op, key.precision, self.isa), interpolated=True,
             builtins=self._builtins.get((rows[0].run_id, rows[0].symbol), ()),
         )  # fmt: skip
 
@@ -217,7 +217,7 @@ class CostModel:
             latency_us=sum(price.latency_us for price in prices),
             energy_uj=sum(price.energy_uj for price in prices),
             flash_bytes=self.own_flash_bytes(prices) + self.shared_flash_bytes(prices),
-            ram_bytes=self.input_bytes + memory_plan(self.network, ops, assignment).arena_bytes,
+            ram_bytes=self.input_bytes + memory_plan(self.network, ops, assignment, self.isa).arena_bytes,
         )
 
     def paths(self, menu: Menu, gate_network: Network | None = None) -> tuple[Cost, ...]:
@@ -295,9 +295,9 @@ class CostModel:
     def _menu_ram(self, menu: Menu, gate: Network | None) -> int:
         runs = menu.runs(self.network)
         assignments = [entry.assignment for entry in menu.entries][: len(runs)]
-        arenas = [memory_plan(self.network, ops, bits).arena_bytes for ops, bits in zip(runs, assignments, strict=True)]
+        arenas = [memory_plan(self.network, ops, bits, self.isa).arena_bytes for ops, bits in zip(runs, assignments, strict=True)]
         if gate is not None:
-            arenas.append(memory_plan(gate, gate.ops, gate_assignment(gate)).arena_bytes)
+            arenas.append(memory_plan(gate, gate.ops, gate_assignment(gate), self.isa).arena_bytes)
         return self.input_bytes + max(arenas)
 
     @staticmethod
@@ -314,6 +314,11 @@ class CostModel:
     def runtime_code(self, kind: PolicyKind = PolicyKind.STATIC) -> dict[str, int]:
         """Bytes of machine code by function that any exported program of a policy has beside kernels."""
         return self.profile.runtime_of(kind)
+
+    @property
+    def isa(self) -> str:
+        """The device's instruction set: it decides which kernels run, and with them how much scratch memory they need."""
+        return self.profile.header.device.isa
 
     @property
     def input_bytes(self) -> int:

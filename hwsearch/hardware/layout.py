@@ -1,9 +1,10 @@
 """How tensors lie in a device's memory: the sizes that prices, measurements and exports share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Protocol
 
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
@@ -62,7 +63,7 @@ def activation_bytes(shape: Shape, bits: int) -> int:
     return math.prod(shape) * (4 if bits == 32 else 1)
 
 
-def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment) -> MemoryPlan:
+def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment, isa: str = "") -> MemoryPlan:
     """Where everything lies that one stretch of operations (`Menu.runs`) makes; the exported program uses this very plan.
 
     The network's input is not in the arena: it stays where the caller holds it, since a cascade reads it more than once.
@@ -71,24 +72,55 @@ def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment) 
     def tensor_bytes(name: str) -> int:
         return 0 if name == INPUT else activation_bytes(network[name].out_shape, network.output_bits(name, assignment))
 
-    plan = plan_memory(network, tensor_bytes, lambda op: scratch_bytes(op, assignment[op.name]), ops)
+    plan = plan_memory(network, tensor_bytes, lambda op: scratch_bytes(op, assignment[op.name], isa), ops)
     return replace(plan, arena_bytes=-(-plan.arena_bytes // 8) * 8)  # the size of an 8-byte aligned C object
 
 
-@cache
-def scratch_bytes(op: Op, precision: Precision) -> int:
-    """Bytes of working memory that the kernel of an operation needs on any core: the largest of its bodies' needs.
+BODIES = {
+    "ARMv7E-M": "cortex_m",
+    "ARMv8-M Mainline with DSP": "cortex_m",
+    "ARMv6-M": "cortex_m0",
+    "RV32IMC": "riscv",
+    "x86-64": "x86",
+    "ARMv8-A": "neon",
+}
+"""Folders of kernels that replace portable ones, by the name of an instruction set that a profile's `[device] isa` gives."""
 
-    Convolutions pack tiles of their input; depthwise ones expand their weights, copy and sum a few rows of four
-    channels; linear operations expand their input.
+
+@cache
+def scratch_bytes(op: Op, precision: Precision, isa: str = "") -> int:
+    """Bytes of working memory that the kernel of an operation needs: the largest of its bodies' needs.
+
+    Those are the portable one and that of the instruction set, or without one those of any core. Convolutions pack tiles of
+    their input; depthwise ones expand their weights, copy and sum a few rows of four channels; linear operations expand
+    their input.
     """
-    runs_at = kernel_precision(precision)
+    runs_at, folder = kernel_precision(precision), BODIES.get(isa, "")
     if op.kind is OpKind.CONV2D:
-        bodies = (convolution_tiling(op), strips(op, runs_at), polynomials(op, runs_at), blocks(op, runs_at))
-        return max(body.scratch_bytes() for body in bodies if body)
+        return max(cut.scratch_bytes() for cut in _convolution_cuts(op, runs_at, folder) if cut)
     if op.kind is OpKind.DEPTHWISE_CONV2D:
-        cuts = (depthwise_stretches(op), depthwise_streams(op, runs_at), channel_tile(op, runs_at))
-        return max(cut.scratch_bytes() for cut in cuts if cut)
+        return max(cut.scratch_bytes() for cut in _depthwise_cuts(op, runs_at, folder) if cut)
     if op.kind is OpKind.LINEAR:
         return -(-op.reduction // 32) * 72 if precision.weight_bits <= 3 else -(-op.reduction // 16) * 32
     return 0
+
+
+class _Cut(Protocol):
+    def scratch_bytes(self) -> int: ...
+
+
+def _convolution_cuts(op: Op, precision: Precision, folder: str) -> Iterator[_Cut | None]:
+    yield convolution_tiling(op)
+    if folder != "cortex_m0":
+        yield strips(op, precision)
+        yield polynomials(op, precision)
+    if folder != "cortex_m":
+        yield blocks(op, precision)
+
+
+def _depthwise_cuts(op: Op, precision: Precision, folder: str) -> Iterator[_Cut | None]:
+    yield depthwise_stretches(op)
+    if folder != "cortex_m0":
+        yield depthwise_streams(op, precision)
+    if folder != "cortex_m":
+        yield channel_tile(op, precision)

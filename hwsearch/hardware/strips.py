@@ -110,7 +110,8 @@ class Strips:
     def scratch_bytes(self) -> int:
         """Packed codes, expanded weights of one block of filters, stretches, sums of codes, padding, bytes on their way."""
         stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 2)
-        sums = 4 * self.lanes * (self.in_rows * self.positions + self.rows * self.part)
+        # Rows that are packed as they lie leave no sums: weights of SMLAD are centred.
+        sums = 0 if self.paired else 4 * self.lanes * (self.in_rows * self.positions + self.rows * self.part)
         padding = -(-self.channels // 4) * 4
         staged = self.lanes * (self.window if self.gathered else self.channels) if self.given % 4 else 0
         if self.paired:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import ACTIVATION_WIDTHS, KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision, kernel_precision
+from hwsearch.hardware.layout import BODIES
 from hwsearch.hardware.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 
@@ -22,17 +23,10 @@ HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C
 """Included by kernel sources; their folders must be on the include path."""
 
 PORTABLE = "portable"
-BODIES = {
-    "ARMv7E-M": "cortex_m",
-    "ARMv8-M Mainline with DSP": "cortex_m",
-    "ARMv6-M": "cortex_m0",
-    "RV32IMC": "riscv",
-    "x86-64": "x86",
-    "ARMv8-A": "neon",
-}
-"""Folders of bodies that replace portable ones, by the name of an instruction set that a profile's `[device] isa` gives.
+BODY_NUMBERS = {"cortex_m": 1, "cortex_m0": 2, "riscv": 3, "x86": 4, "neon": 5}
+"""What `HW_BODIES` means in c/portable/hw_portable.h, by folder.
 
-Every source is compiled everywhere; c/portable/hw_portable.h decides which of the bodies of an operation is one.
+Every source is compiled everywhere; that header decides which of the bodies of an operation is one.
 """
 
 WIDTHS = WEIGHT_WIDTHS

@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
 from hwsearch.hardware.layout import packed_weight_bytes
-from hwsearch.hardware.profile import Measurement, derive_again, find_profile, write_measurements
+from hwsearch.hardware.profile import Measurement, RowKey, derive_again, find_profile, write_measurements
 from hwsearch.kernels.cases import random_case
 from hwsearch.kernels.catalogue import C_FOLDER, kernel, scratch_bytes
 from hwsearch.kernels.freshness import ENERGY_NOTE, outdated, source_sha256, still_valid
@@ -70,7 +70,8 @@ def measure(
         _require_unit(header, destination.name, chosen)
         derive_again(destination)
         sources = source_sha256(header.device.isa)
-        valid = () if again or meter else still_valid(destination, chosen, sources)
+        kept = () if again or meter else still_valid(destination, chosen, sources)
+        valid = [_with_scratch(row, works, header.device.isa) for row in kept]
         known = {row.key for row in valid}
         todo = tuple(work for key, work in works.items() if key not in known)
         sweep = _sweep(chosen, todo, workers, meter, progress)
@@ -272,10 +273,16 @@ def _row(header: ProfileHeader, work: Work, timed: Timed, target: Target, run_id
         provenance=target.provenance,
         code_bytes=timed.code_bytes,
         weight_bytes=packed_weight_bytes(work.op, work.stored_bits) if work.op.has_weights else 0,
-        scratch_bytes=scratch_bytes(work.op, work.precision),
+        scratch_bytes=scratch_bytes(work.op, work.precision, header.device.isa),
         symbol=kernel(work.op, work.precision).symbol,
         run_id=run_id,
     )
+
+
+def _with_scratch(row: Measurement, works: Mapping[RowKey, Work], isa: str) -> Measurement:
+    """A row whose kernel is as it was, with the working memory that the layout gives its operation today."""
+    work = works.get(row.key)
+    return row if work is None else replace(row, scratch_bytes=scratch_bytes(work.op, work.precision, isa))
 
 
 def _binary_sha256(timed: Sequence[Timed]) -> str:

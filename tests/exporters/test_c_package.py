@@ -171,6 +171,16 @@ def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, ma
         assert set(re.findall(r"#include <(.*)>", text)) <= {"stdint.h", "string.h"} | own, path
 
 
+def test_a_package_for_one_core_has_memory_for_its_bodies_and_runs_portable_ones_elsewhere(make_model, make_codes, tmp_path):
+    model, codes = make_model("cascade"), make_codes(20, 4)
+    (tmp_path / "c").mkdir()
+    notes = dataclasses.replace(_notes(model), isa="ARMv7E-M")
+    program = write_c_package(model, tmp_path / "c", notes, inputs=codes, answers=run_model(model, codes))
+    assert program.arena_bytes == plan_program(model, "ARMv7E-M").arena_bytes
+    assert "#define HW_BODIES 1 " in (tmp_path / "c" / "hw_selected.h").read_text()
+    assert _self_test(tmp_path / "c", tmp_path) == 0
+
+
 def test_packed_copies_change_what_is_stored_and_no_answer(make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(20, 4)
     nested = model.menu.stored_bits(model.network)

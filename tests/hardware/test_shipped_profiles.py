@@ -46,7 +46,7 @@ def test_two_profiles_are_shipped() -> None:
 def test_memory_columns_follow_the_layout(profile: HardwareProfile) -> None:
     for row in profile.measurements:
         op = op_of(row)
-        assert row.scratch_bytes == scratch_bytes(op, row.precision), row.key
+        assert row.scratch_bytes == scratch_bytes(op, row.precision, profile.device.isa), row.key
         assert row.weight_bytes == (packed_weight_bytes(op, row.stored_bits) if op.has_weights else 0), row.key
         assert row.code_bytes > 0, row.key
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.hardware.blocks import blocks
+from hwsearch.hardware.layout import scratch_bytes
 from hwsearch.hardware.strips import depthwise_streams, polynomials, strips
 from hwsearch.hardware.tiling import (
     QUAD,
@@ -70,8 +72,18 @@ def test_rows_of_a_picture_match_sizes_worked_out_by_hand() -> None:
     # 3 columns of 3 channels are 10 codes with one of the next window; 16 pairs of columns, 6 codes apart, take 15 * 6 + 10
     # codes for each of 2 lanes, two bytes each: 400 bytes; 34 rows of them fit 16 KB, so the image is one tile
     assert (cut.paired, cut.run, cut.window, cut.row_bytes, cut.rows, cut.tiles) == (True, 10, 32, 400, 32, 1)
-    stretches, sums, staged, spread = 20 * 5, 4 * 2 * (34 * 34 + 32 * 16), 34 * 3 + 2, 6 * 32
-    assert cut.scratch_bytes() == 34 * 400 + 8 * 32 + stretches + sums + 4 + staged + spread
+    stretches, staged, spread = 20 * 5, 34 * 3 + 2, 6 * 32
+    assert cut.scratch_bytes() == 34 * 400 + 8 * 32 + stretches + 4 + staged + spread
+
+
+def test_scratch_is_that_of_the_cores_own_bodies_and_the_portable_one() -> None:
+    op, precision = conv(32, 32, 8, 8), Precision(8, 8)
+    m4, m0, every = (scratch_bytes(op, precision, isa) for isa in ("ARMv7E-M", "ARMv6-M", ""))
+    portable, block, strip = (
+        cut.scratch_bytes() for cut in (convolution_tiling(op), blocks(op, precision), strips(op, precision))
+    )
+    assert (m4, m0, every) == (max(portable, strip), max(portable, block), max(portable, block, strip))
+    assert m4 < every
 
 
 def test_odd_widths_and_narrow_codes_have_places_for_missing_channels() -> None:

@@ -67,7 +67,7 @@ def by_emulator(case: Case) -> bytes:
         "bias": memory.table(constants.bias),
         "multiplier": memory.table(constants.multiplier),
         "shift": memory.table(constants.shift),
-        "scratch": memory.place(bytes([FILL]) * scratch_bytes(case.op, case.precision)),
+        "scratch": memory.place(bytes([FILL]) * scratch_bytes(case.op, case.precision, "ARMv7E-M")),
     }
     record = memory.place(op_bytes(32, arguments(case.op, case.precision, case.stored_bits, constants), pointers))
     core.call(kernel(case.op, case.precision).symbol, record)

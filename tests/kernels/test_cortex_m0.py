@@ -73,7 +73,7 @@ def agrees(case: Case) -> bool:
     def place(data: bytes) -> int:
         return core.place(data + bytes(-len(data) % 4) + GUARD) if data else 0
 
-    scratch = scratch_bytes(case.op, case.precision)
+    scratch = scratch_bytes(case.op, case.precision, "ARMv6-M")
     inputs = [place(codes.tobytes()) for codes in case.inputs]
     output, working = place(bytes(case.output_bytes)), place(bytes([0xA5]) * scratch)
     tables = {name: place(getattr(constants, name).astype("<i4").tobytes()) for name in ("bias", "multiplier", "shift")}

@@ -10,8 +10,9 @@ from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
 from hwsearch.graph.space import SearchSpace, list_spaces, load_space, network_for_space
+from hwsearch.hardware.layout import BODIES
 from hwsearch.hardware.profile import HardwareProfile, RowKey, load_profile
-from hwsearch.kernels.catalogue import ALL_PRECISIONS, BODIES, C_FOLDER, all_kernels, files_behind
+from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, all_kernels, files_behind
 from hwsearch.kernels.freshness import source_sha256
 from hwsearch.kernels.grid import GRIDS, SHAPES_FILE, Work, default_grid, network_grid, reference_ops
 from hwsearch.kernels.toolchain import find_compiler

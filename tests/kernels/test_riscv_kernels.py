@@ -56,7 +56,7 @@ def agrees(core: EmulatedCore, case: Case) -> bool:
         "input": (inputs[0], inputs[-1]),
         "output": output,
         "weights": place(pack_weights(case.op, case.stored)) if case.stored else 0,
-        "scratch": place(bytes(scratch_bytes(case.op, case.precision))),
+        "scratch": place(bytes(scratch_bytes(case.op, case.precision, "RV32IMC"))),
         **{
             name: place(values.astype("<i4").tobytes()) if values.size else 0
             for name, values in (("bias", constants.bias), ("multiplier", constants.multiplier), ("shift", constants.shift))

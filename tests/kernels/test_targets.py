@@ -140,11 +140,15 @@ def test_narrow_precisions_are_faster_on_the_cortex_m4() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in SHAPES if kind not in (OpKind.ADD, OpKind.MAX_POOL)])
 def test_every_shift_costs_the_same(kind: OpKind) -> None:
-    """A row of the table holds for every model: which shifts its folding chooses changes no latency."""
+    """A row of the table holds for every model: which shifts its folding chooses changes no latency.
+
+    At a shift of 27 the largest sum would be worth more than 32000 codes, of which 255 are left: no folding chooses that, and
+    the body of a depthwise convolution finishes such channels one sum at a time.
+    """
     precision = Precision(4 if kind.has_weights else 0, 4)
     case = random_case(SHAPES[kind][0], precision, precision.weight_bits, seed=9)
     timings = []
-    for shift in (27, 32, 33, 38):
+    for shift in (28, 32, 33, 38):
         constants = replace(case.constants, shift=np.full_like(case.constants.shift, shift))
         shifted = replace(case, constants=constants)
         check(EMULATED, shifted)
@@ -202,8 +206,8 @@ def device(core: str) -> Device:
 
 
 def test_unknown_cores_and_compilers_are_refused() -> None:
-    with pytest.raises(ProfileError, match=r"must be one of Cortex-M4, .*, but found 'Cortex-A72'; .* --target ssh:USER@HOST"):
-        emulator_target(device("Cortex-A72"), Memory())
+    with pytest.raises(ProfileError, match=r"must be one of Cortex-M4, .*, but found 'Cortex-M55'; .* --target ssh:USER@HOST"):
+        emulator_target(device("Cortex-M55"), Memory())
     with pytest.raises(ToolchainError, match="needs one of these compilers: armcc"):
         emulator_target(device("Cortex-M7"), Memory(), prefer="armcc")
 

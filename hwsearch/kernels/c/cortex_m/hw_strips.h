@@ -100,8 +100,9 @@ HW_INLINE void make_strip(strip *s, const hw_op *op, uint32_t lanes, uint32_t li
     s->weights = s->pixels + (uint32_t)s->in_rows * strip_row_words(s, op, s->columns);
     s->stretches = s->weights + 2 * s->window;
     s->sums = (int32_t *)(s->stretches + STRETCH_WORDS * (s->runs + s->window / limit + 2));
-    s->centres = s->sums + (uint32_t)s->in_rows * s->positions * lanes;
-    uint32_t *padding = (uint32_t *)(s->centres + (uint32_t)s->rows * s->part * lanes);
+    /* Rows that are packed as they lie leave no sums: weights of SMLAD are centred. */
+    s->centres = s->sums + (s->paired ? 0 : (uint32_t)s->in_rows * s->positions * lanes);
+    uint32_t *padding = (uint32_t *)(s->centres + (s->paired ? 0 : (uint32_t)s->rows * s->part * lanes));
     s->bytes = (uint8_t *)padding;
     for (uint32_t c = 0; c < s->channels; c += 4)
         *padding++ = op->input_zero[0] * 0x01010101u;

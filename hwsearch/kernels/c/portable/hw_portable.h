@@ -17,9 +17,17 @@
 #endif
 
 /* The kind of core that is compiled for, where some operations have a body of their own in a folder of that name;
- * -DHW_PORTABLE_ONLY keeps to the portable ones. An operation's name below switches its portable body off. */
+ * -DHW_PORTABLE_ONLY keeps to the portable ones. An operation's name below switches its portable body off.
+ *
+ * A package's scratch memory is enough for the portable bodies and those of the core that it was made for, whose number its
+ * hw_selected.h gives as HW_BODIES; on another core, such as that of the computer which tests it, the portable ones run. */
+#ifndef HW_BODIES
+#define HW_BODIES 0
+#endif
+#define HW_TAKES(NUMBER) (HW_BODIES == 0 || HW_BODIES == (NUMBER))
+
 #if defined(__GNUC__) && !defined(HW_PORTABLE_ONLY)
-#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__)
+#if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && HW_TAKES(1)
 #define HW_CORTEX_M
 #define HW_OWN_ADD
 #define HW_OWN_AVG_POOL
@@ -28,18 +36,18 @@
 #define HW_OWN_LINEAR
 #define HW_OWN_MAX_POOL
 #define HW_OWN_REQUANTIZE
-#elif defined(__ARM_ARCH_6M__)
+#elif defined(__ARM_ARCH_6M__) && HW_TAKES(2)
 #define HW_CORTEX_M0
 #define HW_OWN_ADD
 #define HW_OWN_CONV2D
 #define HW_OWN_DEPTHWISE_CONV2D
 #define HW_OWN_LINEAR
-#elif defined(__riscv)
+#elif defined(__riscv) && HW_TAKES(3)
 #define HW_RISCV
 #define HW_OWN_LINEAR
 #define HW_OWN_DEPTHWISE_CONV2D
 #define HW_OWN_CONV2D
-#elif defined(__x86_64__)
+#elif defined(__x86_64__) && HW_TAKES(4)
 #define HW_X86
 #define HW_OWN_ADD
 #define HW_OWN_CONV2D
@@ -47,7 +55,7 @@
 #define HW_OWN_LINEAR
 #define HW_OWN_MAX_POOL
 #define HW_OWN_REQUANTIZE
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && HW_TAKES(5)
 #define HW_NEON
 #define HW_OWN_ADD
 #define HW_OWN_AVG_POOL
