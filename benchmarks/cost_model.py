@@ -125,7 +125,14 @@ class RandomNetwork:
         codes = self.supernet.encode(self.images[:1])  # [1, H, W, C]
         answers, paths = run_model(model, codes), CostModel(self.space.network, profile).paths(menu)
         with tempfile.TemporaryDirectory() as folder:
-            notes = PackageNotes(task=self.name, device=profile.name, built_with="hwsearch", paths=paths, mean_limit_us=None)
+            notes = PackageNotes(
+                task=self.name,
+                device=profile.name,
+                built_with="hwsearch",
+                paths=paths,
+                mean_limit_us=None,
+                isa=profile.device.isa,
+            )
             write_c_package(model, Path(folder), notes, inputs=codes, answers=answers)
             package = EmulatedPackage(Path(folder), self.space.network, profile.header)
         if not np.array_equal(package.run(codes).logits, answers.logits):

@@ -3,9 +3,10 @@
 A row is measured by calling one kernel from cold caches. In a program the loop over operations calls it, arguments come from
 flash, and caches hold what ran before. For each board the reference networks, whose rows are exact, run whole at uniform widths:
 what they take beyond the sum of their rows, per operation, is printed, and the largest of it, rounded up to ten, is what
-`[library] dispatch_count` in profile.toml should say, so that no price falls below its program. A table must be of today's
-kernels. `python benchmarks/dispatch.py [BOARD…]` prints a table, `--json` rows instead, `--write` puts the values into the
-profile.toml files.
+`[library] dispatch_count` in profile.toml should say, so that no price falls below its program. Where it is more than a few
+hundred cycles it is not the call: kernels then take longer with some constants than with those of their rows (on a Cortex-M0+
+long products have a short way), and no number is proposed. A table must be of today's kernels. `python benchmarks/dispatch.py
+[BOARD…]` prints a table, `--json` rows instead, `--write` puts the values into the profile.toml files.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.profile import HardwareProfile, Provenance, find_profile, list_profiles, load_profile
 
 ROUND_TO = 10
+LARGEST_CALL = 500
+"""Cycles; what goes beyond is no cost of calling."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +75,13 @@ def _row(profile: HardwareProfile, network: RandomNetwork, width: str) -> Row:
     )
 
 
-def proposed(rows: list[Row]) -> dict[str, int]:
-    """The largest of each board, rounded up."""
-    boards = dict.fromkeys(row.board for row in rows)
+def proposed(rows: list[Row]) -> dict[str, int | None]:
+    """The largest of each board, rounded up; None where that is no cost of calling."""
+    largest: dict[str, float] = {}
+    for row in rows:
+        largest[row.board] = max(row.beyond_rows, largest.get(row.board, 0.0))
     return {
-        board: max(0, math.ceil(max(row.beyond_rows for row in rows if row.board == board) / ROUND_TO) * ROUND_TO)
-        for board in boards
+        board: math.ceil(cycles / ROUND_TO) * ROUND_TO if cycles <= LARGEST_CALL else None for board, cycles in largest.items()
     }
 
 
@@ -91,13 +95,14 @@ def table(rows: list[Row]) -> str:
         own = [row for row in rows if row.board == board]
         found = [row.beyond_rows for row in own]
         spread = f"{min(found):.0f}, {sum(found) / len(found):.0f}, {max(found):.0f}"
-        lines.append(f"| {board} | {spread} | {own[0].stated:g} | {count} |")
+        lines.append(f"| {board} | {spread} | {own[0].stated:g} | {'no cost of calling' if count is None else count} |")
     return "\n".join(lines)
 
 
-def write(counts: dict[str, int], places: dict[str, Path]) -> None:
+def write(counts: dict[str, int | None], places: dict[str, Path]) -> None:
     """Put the values into the profile.toml files, which keep everything else."""
-    for board, count in counts.items():
+    known = {board: count for board, count in counts.items() if count is not None}
+    for board, count in known.items():
         path = places[board] / "profile.toml"
         text = path.read_text(encoding="utf-8")
         changed, found = re.subn(r"(?m)^dispatch_count *=.*$", f"dispatch_count = {count}", text)
