@@ -31,7 +31,7 @@ from hwsearch.hardware.profile import load_profile
 from hwsearch.quantizers.calibrate import untrained_supernet
 from hwsearch.quantizers.evaluation import PathEvaluation
 from hwsearch.study.evaluate import Material, PolicyAnswer, PolicyQuestion, build, evaluate_assignment
-from hwsearch.study.pool import Build, Function, Notify, ignore, open_pool
+from hwsearch.study.pool import Build, Function, Notify, Pool, ignore, open_pool
 from hwsearch.study.preview import MenuBuilder, Sensitivities
 from hwsearch.study.proposal import read_proposal
 from hwsearch.study.search import search
@@ -141,6 +141,22 @@ def price_seconds(space: SearchSpace, costs: CostModel, records: Sequence[dict[s
     return time.process_time() - began
 
 
+class Started:
+    """A pool whose workers hold their state already: to share it again would start them again."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def share(self, build: Build, payload: Any) -> None:
+        """The state is the one they have."""
+
+    def map(self, function: Function, items: Sequence[Any], finished: Notify = ignore) -> list[Any]:
+        return self._pool.map(function, items, finished)
+
+    def close(self) -> None:
+        """The owner closes it."""
+
+
 def throughput(workers: int, n_trials: int) -> Row:
     """The search of the digits with real evaluations; workers are started before the clock."""
     task = load_task("digits", seed=SEED)
@@ -151,7 +167,7 @@ def throughput(workers: int, n_trials: int) -> Row:
         pool.share(build, Material.of(supernet, task, space))
         pool.map(evaluate_assignment, [space.uniform(Precision(8, 8)).key] * workers)
         began, cpu_began = time.perf_counter(), time.process_time()
-        search(supernet, task, space, costs, Budget(), n_trials=n_trials, seed=SEED, pool=pool)
+        search(supernet, task, space, costs, Budget(), n_trials=n_trials, seed=SEED, pool=Started(pool))
         seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     return Row(
         space=space.name, evaluator="digits", workers=workers, trials=n_trials, trial_ms=seconds / n_trials * 1e3,

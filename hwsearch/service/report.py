@@ -213,9 +213,10 @@ def _front(data: ReportData) -> str:
         data.front.points, chosen_trial=data.chosen_trial, finished=finished, references=references,
         float_accuracy=data.final.float_accuracy[data.split], budget=data.final.budget,
     )  # fmt: skip
+    count = len(data.front.points)
     lead = (
-        f"{len(data.front.points)} models that no other one beats in accuracy and mean latency, from the search (accuracy "
-        f"estimated on its own part of the validation split). The star is the finished model, made from trial "
+        f"{count} model{'s' if count > 1 else ''} that no other one beats in accuracy and mean latency, from the search "
+        f"(accuracy estimated on its own part of the validation split). The star is the finished model, made from trial "
         f"{data.chosen_trial}; it, the uniform models and float are on the {_text(data.split)} split."
     )
     return _section("The front", lead, figure_html(figure, "front"))
