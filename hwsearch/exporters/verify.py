@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hwsearch.exporters.bundle import C_FOLDER_NAME, ONNX_FILE, Bundle, Vectors
-from hwsearch.exporters.compiled import EmulatedPackage, HostPackage, ImageSize
+from hwsearch.exporters.compiled import EmulatedPackage, HostPackage
 from hwsearch.exporters.onnx_model import run_onnx
 from hwsearch.exporters.program import plan_program
 from hwsearch.hardware.cost import Cost
@@ -179,7 +179,7 @@ def _emulation(subject: _Subject) -> Iterator[Check]:
     yield _same(subject, name, package.run(subject.vectors.inputs), f", {package.compiler.description}")
     if package.is_priced_core:
         yield from _cycles(subject, package)
-        yield from _memory(subject, package.size())
+        yield from _memory(subject, package)
 
 
 def _cycles(subject: _Subject, package: EmulatedPackage) -> Iterator[Check]:
@@ -197,9 +197,9 @@ def _cycles(subject: _Subject, package: EmulatedPackage) -> Iterator[Check]:
         yield Check(name=f"cycles of entry {index}", ok=abs(error) <= CYCLE_TOLERANCE and within, detail=detail)
 
 
-def _memory(subject: _Subject, size: ImageSize) -> Iterator[Check]:
+def _memory(subject: _Subject, package: EmulatedPackage) -> Iterator[Check]:
     """What the linked image occupies, against plan, manifest and price."""
-    manifest = subject.bundle.manifest
+    manifest, size = subject.bundle.manifest, package.size()
     planned = plan_program(subject.model, subject.profile.header.device.isa).arena_bytes
     price = manifest.paths[0]
     input_bytes = int(np.prod(subject.model.network.input_shape))
@@ -208,9 +208,17 @@ def _memory(subject: _Subject, size: ImageSize) -> Iterator[Check]:
         ok=size.ram_bytes == planned == manifest.arena_bytes and planned + input_bytes <= price.ram_bytes,
         detail=f"{size.ram_bytes} B linked, {planned} B planned, {price.ram_bytes} B priced with the input",
     )
-    weighed = any(run.runtime for run in subject.profile.runs)  # else the header's upper bound is in the price
-    yield Check(
-        name="flash is the price" if weighed else "flash is within the price",
-        ok=size.flash_bytes == price.flash_bytes if weighed else size.flash_bytes <= price.flash_bytes,
-        detail=f"{size.flash_bytes} B linked, {price.flash_bytes} B priced",
-    )
+    yield _flash(subject, size.flash_bytes, price.flash_bytes, package.compiler.description)
+
+
+def _flash(subject: _Subject, linked: int, priced: int, compiler: str) -> Check:
+    """Exact where the table was measured from the same compiler's code; what another makes of it must keep the budget."""
+    limit, runs = subject.bundle.manifest.budget.flash_bytes, subject.profile.runs
+    measured_with = runs[-1].compiler if runs else subject.profile.header.library.compiler
+    detail = f"{linked} B linked, {priced} B priced"
+    if compiler != measured_with:
+        detail += f", by {compiler} instead of {measured_with}"
+        return Check(name="flash is within the budget", ok=limit is None or linked <= limit, detail=detail)
+    weighed = any(run.runtime for run in runs)  # else the header's upper bound is in the price
+    ok = linked == priced if weighed else linked <= priced
+    return Check(name="flash is the price" if weighed else "flash is within the price", ok=ok, detail=detail)

@@ -48,6 +48,19 @@ def test_a_bundle_of_every_policy_keeps_all_its_promises(kind, make_final, profi
         assert -0.06 < emulated / priced - 1 < 0.005, detail
 
 
+def test_flash_that_another_compiler_makes_is_held_to_the_budget_alone(make_final, profile, tmp_path):
+    flash = export(make_final("static"), tmp_path / "bundle", profile=profile).manifest.paths[0].flash_bytes
+    runs = tuple(run.model_copy(update={"compiler": "another 1.0"}) for run in profile.runs)
+    other = dataclasses.replace(profile, runs=runs)
+    for limit, ok in ((flash, True), (flash - 1, False)):
+        final = dataclasses.replace(make_final("static"), budget=Budget(flash_bytes=limit))
+        bundle = export(final, tmp_path / str(limit), profile=profile)
+        found = {check.name: check for check in verify(bundle, profile=other).checks}
+        assert "flash is the price" not in found
+        assert found["flash is within the budget"].ok is ok
+        assert "instead of another 1.0" in found["flash is within the budget"].detail
+
+
 def test_a_flipped_byte_is_refused_and_not_computed_with(copied, profile):
     path = copied.path / "model.npz"
     content = bytearray(path.read_bytes())
