@@ -2,6 +2,7 @@
 
 import ctypes
 import dataclasses
+import platform
 import re
 import shutil
 import subprocess
@@ -179,6 +180,19 @@ def test_a_package_for_one_core_has_memory_for_its_bodies_and_runs_portable_ones
     assert program.arena_bytes == plan_program(model, "ARMv7E-M").arena_bytes
     assert "#define HW_BODIES 1 " in (tmp_path / "c" / "hw_selected.h").read_text()
     assert _self_test(tmp_path / "c", tmp_path) == 0
+
+
+@pytest.mark.parametrize(("isa", "takes"), [("", True), ("x86-64", True), ("ARMv7E-M", False)])
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="asks which bodies an x86-64 computer takes")
+def test_only_packages_for_any_core_or_its_own_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
+    model, codes = make_model("static"), make_codes(20, 4)
+    (tmp_path / "c").mkdir()
+    notes = dataclasses.replace(_notes(model), isa=isa)
+    write_c_package(model, tmp_path / "c", notes, inputs=codes, answers=run_model(model, codes))
+    out = tmp_path / "model.so"
+    includes = package_includes(tmp_path / "c")
+    build_shared(package_sources(tmp_path / "c"), out=out, compiler=find_compiler("host"), includes=includes)
+    assert (b"hw_finish_avx2" in out.read_bytes()) is takes  # in the library's symbols
 
 
 def test_packed_copies_change_what_is_stored_and_no_answer(make_model, make_codes, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from hwsearch.errors import BundleError, ToolchainError
 from hwsearch.exporters.bundle import Bundle, export
+from hwsearch.exporters.compiled import EmulatedPackage
 from hwsearch.exporters.manifest import file_record, write_manifest
 from hwsearch.exporters.verify import verify
 from hwsearch.hardware.cost import Budget
@@ -46,6 +47,18 @@ def test_a_bundle_of_every_policy_keeps_all_its_promises(kind, make_final, profi
     for detail in cycles:  # rows of these very shapes: only dispatch, caches and data differ, and rows have the slower data
         emulated, priced = (int(number) for number in re.findall(r"(\d+) (?:emulated|priced)", detail))
         assert -0.06 < emulated / priced - 1 < 0.005, detail
+
+
+def test_a_linked_image_of_another_size_than_its_price_is_noticed(copied, profile, monkeypatch):
+    size = EmulatedPackage.size
+    for changes, check in (({"flash_bytes": -32}, "flash is the price"), ({"ram_bytes": 8}, "arena is the planned one")):
+
+        def changed(package, changes=changes):
+            found = size(package)
+            return dataclasses.replace(found, **{name: getattr(found, name) + more for name, more in changes.items()})
+
+        monkeypatch.setattr(EmulatedPackage, "size", changed)
+        assert _failed(verify(copied.path, profile=profile)) == [check]
 
 
 def test_flash_that_another_compiler_makes_is_held_to_the_budget_alone(make_final, profile, tmp_path):

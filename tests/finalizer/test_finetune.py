@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,22 @@ def test_no_path_is_slower_than_the_points_own_though_the_budget_is_open(
     final = run(point, Budget())
     for path, promised in zip(final.paths, costs.paths(point.menu), strict=True):
         assert path.latency_us <= promised.latency_us * (1 + 1e-12)
+
+
+def test_flash_that_is_left_goes_to_packed_copies_that_make_paths_faster(
+    task: Task, space: SearchSpace, supernet: Supernet, float_model: nn.Module, point_of: PointOf, dense_is_fast: CostModel
+) -> None:
+    point = point_of(PolicyKind.CASCADE, "w2a2", "w8a8")
+
+    def finalized(budget: Budget) -> FinalModel:
+        return finalize(point, supernet, task, space, dense_is_fast, budget, epochs=2, float_model=float_model)
+
+    final = finalized(Budget())
+    without = dense_is_fast.paths(replace(final.model.menu, copies=frozenset()))
+    assert final.model.menu.copies and final.paths == dense_is_fast.paths(final.model.menu)
+    assert all(new.latency_us < old.latency_us for new, old in zip(final.paths, without, strict=True))
+    kept = finalized(Budget(flash_bytes=without[0].flash_bytes))
+    assert not kept.model.menu.copies and kept.cost.worst.flash_bytes <= without[0].flash_bytes
 
 
 def test_the_same_seed_gives_the_same_model_and_the_supernet_stays_as_it_was(

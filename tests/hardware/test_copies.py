@@ -1,5 +1,7 @@
 """Packed copies of nested weights: what they save, what they weigh, and how much flash they may take."""
 
+from dataclasses import replace
+
 import pytest
 
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
@@ -7,7 +9,7 @@ from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.hardware.copies import with_copies
-from hwsearch.hardware.cost_model import CostModel
+from hwsearch.hardware.cost_model import CostModel, OpPrice
 from hwsearch.hardware.layout import in_lines, packed_weight_bytes
 from hwsearch.hardware.profile import HardwareProfile
 
@@ -66,6 +68,24 @@ def test_no_path_is_slower_and_no_limit_broken_for_any_number_of_entries(costs: 
             after = costs.paths(with_copies(menu, costs, before[0].flash_bytes + room))
             assert all(new.latency_us <= old.latency_us for new, old in zip(after, before, strict=True))
             assert after[0].flash_bytes <= before[0].flash_bytes + room
+
+
+class Fussy(CostModel):
+    """Dense weights of conv2 are faster with 4-bit inputs, and slower, if by less, with 2-bit ones."""
+
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
+        price = super().op_price(op, precision, 8 if op.has_weights else 0, logits=logits)
+        if op.name != "conv2" or stored_bits == 8 or precision.weight_bits != 2:
+            return price
+        return replace(price, latency_us=price.latency_us * (0.5 if precision.activation_bits == 4 else 1.1))
+
+
+def test_a_copy_that_would_slow_one_entry_is_not_made_for_another(network: Network, profile: HardwareProfile) -> None:
+    costs, menu = Fussy(network, profile), cascade(network, 2, 8)
+    fast, dear = menu.entries
+    other = MenuEntry(assignment=BitAssignment({**fast.assignment, "conv2": Precision(2, 4)}))
+    assert ("conv2", 2) in with_copies(replace(menu, entries=(other, dear)), costs, None).copies
+    assert ("conv2", 2) not in with_copies(replace(menu, entries=(fast, other, dear)), costs, None).copies
 
 
 def test_a_static_menu_needs_no_copies(costs: CostModel) -> None:

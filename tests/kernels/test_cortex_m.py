@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.hardware.strips import polynomials
+from hwsearch.hardware.strips import depthwise_streams, polynomials, strips
+from hwsearch.hardware.tiling import depthwise_stretches
 from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
@@ -55,6 +56,15 @@ class Guarded:
         return all(set(guard) == {FILL} for guard in guards)
 
 
+def own_scratch_bytes(op: Op, precision: Precision) -> int:
+    """What the core's own bodies need: `scratch_bytes` counts the portable one too, which would hide a size that is wrong."""
+    if op.kind is OpKind.CONV2D:
+        return max(cut.scratch_bytes() for cut in (polynomials(op, precision), strips(op, precision)) if cut)
+    if op.kind is OpKind.DEPTHWISE_CONV2D:  # other kernels and logits go by stretches, as the portable body does
+        return max(cut.scratch_bytes() for cut in (depthwise_streams(op, precision), depthwise_stretches(op)) if cut)
+    return scratch_bytes(op, precision, "ARMv7E-M")
+
+
 def by_emulator(case: Case) -> bytes:
     core = target().core(kernel(case.op, case.precision))
     memory, constants = Guarded(core), case.constants
@@ -67,7 +77,7 @@ def by_emulator(case: Case) -> bytes:
         "bias": memory.table(constants.bias),
         "multiplier": memory.table(constants.multiplier),
         "shift": memory.table(constants.shift),
-        "scratch": memory.place(bytes([FILL]) * scratch_bytes(case.op, case.precision, "ARMv7E-M")),
+        "scratch": memory.place(bytes([FILL]) * own_scratch_bytes(case.op, case.precision)),
     }
     record = memory.place(op_bytes(32, arguments(case.op, case.precision, case.stored_bits, constants), pointers))
     core.call(kernel(case.op, case.precision).symbol, record)

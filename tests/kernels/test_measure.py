@@ -8,7 +8,7 @@ from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import RunRecord
-from hwsearch.hardware.layout import packed_weight_bytes
+from hwsearch.hardware.layout import packed_weight_bytes, scratch_bytes
 from hwsearch.hardware.profile import HardwareProfile, load_profile
 from hwsearch.kernels import measure as measuring
 from hwsearch.kernels.freshness import source_sha256
@@ -102,6 +102,17 @@ def test_only_kernels_whose_code_changed_are_measured_again(tmp_path: Path) -> N
     assert 0 < second.rows < len(SMALL) and second.kept == len(SMALL) - second.rows
     assert {row.symbol for row in rows if row.run_id == second.run_id} == {changed} == set(second.kernels)
     assert {row.key for row in rows} == {work.key for work in SMALL}
+
+
+def test_rows_that_are_kept_take_the_scratch_memory_of_today(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measure("nucleo_l4r5zi", grid=SMALL, folder=tmp_path, workers=1)
+    before = load_profile("nucleo_l4r5zi", [tmp_path])
+    forget_code(tmp_path)  # other sources, the same code
+    monkeypatch.setattr(measuring, "scratch_bytes", lambda op, precision, isa: scratch_bytes(op, precision, isa) + 8)
+    run = measure("nucleo_l4r5zi", grid=SMALL, folder=tmp_path, workers=1)
+    after = load_profile("nucleo_l4r5zi", [tmp_path])
+    assert (run.rows, run.kept) == (0, len(SMALL))
+    assert [row.scratch_bytes - 8 for row in after.measurements] == [row.scratch_bytes for row in before.measurements]
 
 
 def test_rows_of_other_code_are_dropped(tmp_path: Path) -> None:
