@@ -209,7 +209,7 @@ def profiles(
         return
     profile = load_profile(name)
     if picture is not None:
-        from hwsearch.service.profile_picture import write_picture
+        from hwsearch.report.profile_picture import write_picture
 
         write_picture(profile, picture)
     record = views.profile_record(profile) | views.profile_details(profile)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hwsearch.graph.space import load_space, network_for_space
-from hwsearch.kernels.measure import measure
+from hwsearch.measuring.measure import measure
 from hwsearch.service.console import stage_progress
 
 

@@ -10,10 +10,10 @@ from hwsearch.graph.network import Network
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace, load_space, network_for_space
 from hwsearch.hardware.cost import PolicyCost
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.front import FrontPoint, ParetoFront, load_front
 from hwsearch.hardware.profile import HardwareProfile, load_profile
-from hwsearch.hardware.widening import widen
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.widening import widen
+from hwsearch.results.front import FrontPoint, ParetoFront, load_front
 from hwsearch.service import views
 from hwsearch.service.job import read_job
 

@@ -15,9 +15,9 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.cost import Cost, PolicyCost
-from hwsearch.hardware.front import FrontPoint, ParetoFront
 from hwsearch.hardware.profile import HardwareProfile, load_profile
-from hwsearch.hardware.widening import widen
+from hwsearch.pricing.widening import widen
+from hwsearch.results.front import FrontPoint, ParetoFront
 from hwsearch.service.cli import main
 
 CMSIS, CUBE, PI = "nucleo_l4r5zi.cmsis_nn", "nucleo_l4r5zi.x_cube_ai", "raspberry_pi_4b.tflite"
