@@ -15,16 +15,19 @@ import math
 import multiprocessing
 import os
 import re
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from cost_model import SPACES, UNIFORM, RandomNetwork, Subject, static_menu
 
 from hwsearch.errors import HwsearchError
 from hwsearch.hardware.profile import HardwareProfile, Provenance, find_profile, list_profiles, load_profile
 from hwsearch.pricing.cost_model import CostModel
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+from cost_model import SPACES, UNIFORM, RandomNetwork, Subject, static_menu
 
 ROUND_TO = 10
 LARGEST_CALL = 500

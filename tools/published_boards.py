@@ -278,7 +278,7 @@ def _shape_key(op: Op) -> tuple[Any, ...]:
 
 def _tiny_ratios(fit: PerLayerFit) -> str:
     """Latency under another stack of the networks that are ours, relative to the prediction."""
-    networks = {"ic": "resnet8_cifar10", "kws": "dscnn_kws", "vww": "mobilenetv1_vww"}
+    networks = {"ic": "resnet8", "kws": "dscnn", "vww": "mobilenetv1"}
     published = {row["network"]: float(row["latency_ms"]) * 1e3 for row in read(PI4_LEIP) if row["precision"] == "int8"}
     ops = reference_ops()
     shares = [published[tiny] / sum(op_turns(op) @ fit.costs for op in ops[name]) for tiny, name in networks.items()]

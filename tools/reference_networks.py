@@ -1,6 +1,6 @@
 """Write `hwsearch/graph/reference_networks.jsonl`: the reference networks as captured, so that pricing them needs no torch.
 
-Run it after changing `hwsearch/tasks/networks.py`: `python tools/reference_networks.py`, then `reference_shapes.py`.
+Run it after changing `hwsearch/tasks/networks.py`: `python tools/reference_networks.py`.
 """
 
 import json

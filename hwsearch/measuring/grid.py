@@ -3,24 +3,22 @@
 Reference networks get exact rows at every precision that has a kernel, with weights stored at their own and every wider width;
 the other shapes exist so that a regression along shape, within one operation, kernel and stride, has enough to hold on to. Odd
 widths, weights of 1 or 3 bits or stored so, are choices of few: every second of the other shapes has them, which is enough to
-price any nested menu of any network, if more roughly. `shapes.csv` lists the networks' operations, since this room knows no
-torch; `tools/reference_shapes.py` writes it.
+price any nested menu of any network, if more roughly. The networks' operations are read as they were captured, since this room
+knows no torch.
 """
 
-import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from pathlib import Path
 
 from hwsearch.graph.network import Network
-from hwsearch.graph.op import Op, OpKind, Shape, parse_shape
+from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
+from hwsearch.graph.space import reference_networks
 from hwsearch.hardware.profile import RowKey
 from hwsearch.kernels.catalogue import supported
 
-SHAPES_FILE = Path(__file__).parent / "shapes.csv"
 W8A8 = Precision(8, 8)
 GATE_GRIDS = (2, 3, 4, 5, 6, 8, 10)
 GATE_HIDDEN = (4, 8, 16, 32)
@@ -73,34 +71,8 @@ class Work:
 
 
 def reference_ops() -> dict[str, tuple[Op, ...]]:
-    """Operations of the reference networks without exits, by network, from `shapes.csv`."""
-    found: dict[str, list[Op]] = {}
-    with SHAPES_FILE.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            found.setdefault(row["network"], []).append(_parse_op(row))
-    return {network: tuple(ops) for network, ops in found.items()}
-
-
-COLUMNS = ("network", "name", "op", "in_shape", "out_shape", "kernel", "stride", "padding", "groups")
-
-
-def _parse_op(row: dict[str, str]) -> Op:
-    return Op(
-        name=row["name"],
-        kind=OpKind(row["op"]),
-        inputs=("input",),
-        in_shape=parse_shape(row["in_shape"]),
-        out_shape=parse_shape(row["out_shape"]),
-        kernel=_pair(row["kernel"]),
-        stride=_pair(row["stride"]),
-        padding=_pair(row["padding"]),
-        groups=int(row["groups"]),
-    )
-
-
-def _pair(text: str) -> tuple[int, int]:
-    rows, columns = text.split("x")
-    return int(rows), int(columns)
+    """Operations of the reference networks without exits, by network, as they were captured."""
+    return {name: Network.from_json(record).ops for name, record in reference_networks().items()}
 
 
 def default_grid() -> tuple[Work, ...]:

@@ -237,7 +237,7 @@ def cost(
     """Price an assignment, op by op, on one device or on several side by side."""
     from hwsearch.graph.space import load_space, network_for_space
     from hwsearch.hardware.profile import load_profile
-    from hwsearch.service.pricing import compare
+    from hwsearch.service.repricing import compare
 
     devices = [load_profile(name) for name in profile]
     loaded = load_space(space, network_for_space(space))
@@ -257,7 +257,7 @@ def price(
     as_json: Json = False,
 ) -> None:
     """Price a finished front on another device, without training."""
-    from hwsearch.service.pricing import price_run
+    from hwsearch.service.repricing import price_run
 
     record, text = price_run(run, profile, wider=widen)
     _emit(record, text, as_json)
@@ -275,7 +275,7 @@ def measure(
     again: Annotated[bool, typer.Option(help="Measure rows anew that still hold.")] = False,
 ) -> None:
     """Time every kernel at every shape and precision on a device, and write its table."""
-    from hwsearch.service.measuring import measure_device
+    from hwsearch.service.measurement import measure_device
 
     print(measure_device(device, target, space or [], folder, meter, again=again))
 

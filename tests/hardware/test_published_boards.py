@@ -24,7 +24,7 @@ from hwsearch.pricing.cost_model import CostModel, OpPrice
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "hardware_profiles"
 NAMES = ("nucleo_l4r5zi.cmsis_nn", "nucleo_l4r5zi.x_cube_ai", "raspberry_pi_4b.tflite")
-TINY = {"ic": "resnet8_cifar10", "kws": "dscnn_kws", "vww": "mobilenetv1_vww"}
+TINY = {"ic": "resnet8", "kws": "dscnn", "vww": "mobilenetv1"}
 W8A8, W4A8 = Precision(8, 8), Precision(4, 8)
 
 

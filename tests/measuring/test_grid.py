@@ -1,6 +1,5 @@
 """What the shipped tables must hold: every operation of the reference networks, measured from the kernels that ship."""
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from hwsearch.hardware.profile import HardwareProfile, RowKey, load_profile
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, all_kernels, files_behind
 from hwsearch.kernels.layout import BODIES
 from hwsearch.measuring.freshness import source_sha256
-from hwsearch.measuring.grid import GRIDS, SHAPES_FILE, Work, default_grid, network_grid, reference_ops
+from hwsearch.measuring.grid import GRIDS, Work, default_grid, network_grid, reference_ops
 from hwsearch.predictors.gate import gate_graph
 
 SHIPPED = (
@@ -58,15 +57,6 @@ def gate_rows(space: SearchSpace) -> Iterator[RowKey]:
                 for op in gate.ops:
                     bits = 8 if op.has_weights else 0
                     yield RowKey.of(op, Precision(bits, 8), bits, op is gate.output)
-
-
-def test_shapes_csv_is_what_the_reference_networks_have() -> None:
-    script = importlib.util.spec_from_file_location("reference_shapes", ROOT / "tools" / "reference_shapes.py")
-    assert script and script.loader
-    module = importlib.util.module_from_spec(script)
-    script.loader.exec_module(module)
-    current = module.table({name: network_for_space(name) for name in list_spaces()})
-    assert SHAPES_FILE.read_text() == current, "run python tools/reference_shapes.py"
 
 
 def test_the_grid_has_each_row_once_and_every_kernel() -> None:
