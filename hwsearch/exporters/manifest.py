@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.errors import BundleError
-from hwsearch.graph.menu import PolicyKind
+from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
 from hwsearch.results.final_model import Certificate
 
@@ -48,6 +48,10 @@ class PolicyRecord(_Section):
     trade_off: float
     escalation: tuple[float, ...]
     thresholds: tuple[int, ...]
+
+    @property
+    def shape(self) -> PolicyShape:
+        return PolicyShape(**self.model_dump(exclude={"thresholds"}))
 
 
 class PriceRecord(_Section):

@@ -17,7 +17,6 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from hwsearch.errors import BundleError
 from hwsearch.exporters.onnx_ops import PACKED_TYPES, GraphWriter, OpPlace, write_op
 from hwsearch.exporters.program import entry_constants
-from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT
 from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
 
@@ -30,7 +29,7 @@ def build_onnx(model: IntegerModel) -> ModelProto:
     _check_widths(model)
     graph = GraphWriter()
     codes = _input_codes(graph, model)
-    if model.menu.kind is PolicyKind.GATE:
+    if model.menu.kind.has_controller:
         outcome = _chosen(graph, model, codes, _gate_decision(graph, model, codes), 0)
     else:
         outcome = _escalating(graph, model, {INPUT: codes}, 0)
@@ -174,7 +173,7 @@ def _escalating(graph: GraphWriter, model: IntegerModel, values: Mapping[str, st
         return logits, _entry_constant(inside, index)
     stop, go_on = graph.subgraph(f"stop{index}/"), graph.subgraph(f"above{index}/")
     kept = stop.node("Identity", [logits], "logits"), _entry_constant(stop, index)
-    passed_on = known if model.menu.kind is PolicyKind.EXIT else values
+    passed_on = known if model.menu.kind.shares_trunk else values
     branches = (stop, kept), (go_on, _escalating(go_on, model, passed_on, index + 1))
     return _if(graph, model, _is_confident(inside, model, logits, index), index, branches)
 

@@ -22,7 +22,8 @@ from hwsearch.graph.op import shape_text
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.header import ProfileHeader
 from hwsearch.integers.integer_model import IntegerModel
-from hwsearch.pricing.cost_model import CostModel, OpPrice
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.prices import OpPrice
 from hwsearch.report.charts import entry_colours, figure_html, front_figure, plotly_script, price_figure
 from hwsearch.results.final_model import FinalModel
 from hwsearch.results.front import ParetoFront
@@ -123,9 +124,9 @@ def _percent(share: float, digits: int = 2) -> str:
 
 
 def _entry_names(data: ReportData) -> list[str]:
-    """`exit1`, `end` for exits; `entry 1` and so on otherwise."""
+    """`exit1`, `end` on a shared trunk; `entry 1` and so on otherwise."""
     entries = data.final.model.menu.entries
-    if data.final.model.menu.kind is PolicyKind.EXIT:
+    if data.final.model.menu.kind.shares_trunk:
         return [entry.exit or "end" for entry in entries]
     return [f"entry {index}" for index in range(1, len(entries) + 1)]
 
