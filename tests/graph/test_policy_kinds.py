@@ -40,22 +40,26 @@ def is_a_row_or_a_records_field(node: ast.AST, above: dict[ast.AST, ast.AST]) ->
     return isinstance(holder, ast.Dict | ast.keyword | ast.arguments | ast.AnnAssign)
 
 
-def comparisons(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every comparison with a kind or with a collection of some, and every case of a match on one."""
+def comparisons(tree: ast.AST) -> Iterator[int]:
+    """Lines of every comparison with a kind or with a collection of some, and of every case of a match on one."""
     for node in ast.walk(tree):
-        compared = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
-        compared += [node.value] if isinstance(node, ast.MatchValue) else []
+        if isinstance(node, ast.Compare):
+            compared = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            compared = [node.value]
+        else:
+            continue
         if any(names_a_kind(part) for side in compared for part in ast.walk(side)):
-            yield node
+            yield node.lineno
 
 
 def faults_in(source: str) -> list[int]:
     """Lines that test which kind something is, or name one outside a row or a record."""
     tree = ast.parse(source)
     above = parents(tree)
-    tests = [node.lineno for node in comparisons(tree) if isinstance(node, ast.expr | ast.pattern)]
-    strays = [node.lineno for node in ast.walk(tree) if is_kind(node) and not is_a_row_or_a_records_field(node, above)]
-    return sorted({*tests, *strays})
+    named = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and is_kind(node)]
+    strays = [node.lineno for node in named if not is_a_row_or_a_records_field(node, above)]
+    return sorted({*comparisons(tree), *strays})
 
 
 def test_nothing_but_rows_and_records_names_a_kind() -> None:
