@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.errors import ProfileError
+from hwsearch.files import first_fault, first_fault_in_toml
 from hwsearch.graph.menu import PolicyKind
 
 HEADER_FILE, RUNS_FILE = "profile.toml", "runs.jsonl"
@@ -127,13 +128,15 @@ class RunRecord(_Section):
 def read_header(folder: Path) -> ProfileHeader:
     """Read `profile.toml`, which may exist before anything was measured."""
     path = folder / HEADER_FILE
+    text = path.read_text(encoding="utf-8")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return ProfileHeader.model_validate(content)
+        record = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{path} must be TOML, but {str(error)[:1].lower()}{str(error)[1:]}; correct that line.") from error
+    try:
+        return ProfileHeader.model_validate(record)
     except ValidationError as error:
-        raise ProfileError(f"{path}: {_first_fault(error)}") from error
+        raise ProfileError(first_fault_in_toml("A profile", path, text, ProfileHeader, error)) from error
 
 
 def read_runs(folder: Path) -> tuple[RunRecord, ...]:
@@ -146,13 +149,5 @@ def read_runs(folder: Path) -> tuple[RunRecord, ...]:
         try:
             runs.append(RunRecord.model_validate_json(line))
         except ValidationError as error:
-            raise ProfileError(f"{path}:{number}: {_first_fault(error)}") from error
+            raise ProfileError(first_fault("A measuring run", f"{path}:{number}", RunRecord, error)) from error
     return tuple(runs)
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "the record"
-    message = f"{fault['msg'][:1].lower()}{fault['msg'][1:]}"
-    found = "" if fault["type"] == "missing" else f", but found {fault['input']!r}"
-    return f"{where}: {message}{found}; correct it."
