@@ -6,7 +6,6 @@ from dataclasses import fields
 from typing import Any
 
 from hwsearch.graph.op import Op, OpKind, Shape, packed_weight_bytes, parse_shape, shape_text
-from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import ProfileHeader, Provenance, RunRecord
 from hwsearch.hardware.measurement import POWER_X_TIME, Measurement
 
@@ -37,7 +36,7 @@ def kernel_symbol(op: OpKind, weight_bits: int, activation_bits: int) -> str:
     >>> kernel_symbol(OpKind.CONV2D, 4, 8), kernel_symbol(OpKind.ADD, 0, 8)
     ('hw_conv2d_w4a8', 'hw_add')
     """
-    return f"hw_{op}_{Precision(weight_bits, activation_bits)}" if op.has_weights else f"hw_{op}"
+    return f"hw_{op}_w{weight_bits}a{activation_bits}" if op.has_weights else f"hw_{op}"
 
 
 def _latency_us(values: Values, _: RunRecord | None, header: ProfileHeader) -> float:
@@ -92,7 +91,6 @@ USUAL: dict[str, Callable[[Values, RunRecord | None, ProfileHeader], Any]] = {
 }
 """What an empty cell means, each from the values before it; None: nothing, so the row must say it."""
 
-
 STATED = ("latency_us", "energy_uj")
 """Columns that a row may give although they follow; then they must be what follows."""
 
@@ -108,16 +106,25 @@ def _pair(text: str) -> tuple[int, int]:
     return int(rows), int(columns)
 
 
+def _above_0(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
 PARSERS: dict[str, Callable[[str], Any]] = {
-    "op": functools.cache(OpKind), "in_shape": _shape, "out_shape": _shape, "kernel": _pair, "stride": _pair, "groups": int,
+    "op": functools.cache(OpKind), "in_shape": _shape, "out_shape": _shape, "kernel": _pair, "stride": _pair, "groups": _above_0,
     "weight_bits": int, "stored_bits": int, "activation_bits": int, "logits": lambda text: bool(int(text)),
     "count_median": float, "count_p05": float, "count_p95": float, "repeats": int,
     "latency_us": float, "energy_uj": float, "energy_source": str, "provenance": functools.cache(Provenance),
     "code_bytes": int, "weight_bytes": int, "scratch_bytes": int, "symbol": str, "run_id": str,
 }  # fmt: skip
+"""A field from the text of a cell; ValueError where it is none."""
 
 
 def cell_text(value: Any) -> str:
+    """A field as a cell: sides as height x width x channels, numbers with twelve digits."""
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):

@@ -91,13 +91,13 @@ def _parser(columns: Sequence[str], schema: int, runs: Sequence[RunRecord], path
                 try:
                     values[field] = of_text(text)
                 except ValueError as error:
-                    raise ProfileError(f"{where}: {_wrongcell_text(column, text, runs)}; correct it.") from error
+                    raise ProfileError(f"{where}: {_wrong_cell(column, text, runs)}; correct it.") from error
         return values
 
     return parse
 
 
-def _wrongcell_text(column: str, text: str, runs: Sequence[RunRecord]) -> str:
+def _wrong_cell(column: str, text: str, runs: Sequence[RunRecord]) -> str:
     what = f"a line of {RUNS_FILE}, 1 to {len(runs)}" if column == "run" else "a plain value in the unit of its name"
     return f"{column} must be {what}, but found {text!r}"
 

@@ -175,6 +175,7 @@ def test_a_faulty_header_is_refused_naming_the_field(folder: Path, old: str, new
         (",108,64,", ",108,,", "scratch_bytes must be a plain value.*''"),
         (",12345,12345,12345,1,", ",12345,12346,12345,1,", "counts must satisfy 0 <= p05 <= median"),
         ("1,4,8,4", "1,8,4,4", "not above stored_bits"),
+        ("1x1,1,4,8", "1x1,0,4,8", "groups must be a plain value in the unit of its name, but found '0'"),
         ("hw_conv2d_w4a4,r1", "hw_conv2d_w4a4,r7", "emulated must name a run recorded in runs.jsonl, but names 'r7'"),
     ],
 )
@@ -251,6 +252,7 @@ conv2d,8x8x3,8x8x4,3x3,4,8,4,12345,108,64,hw_conv2d_w4a4,1
         ("scratch_bytes", "count_median", "the first line must name one of .*, but has both"),
         (",8,4,12345", ",2,4,12345", "not above stored_bits"),
         (",64,", ",-,", "scratch_bytes must be a plain value"),
+        ("kernel,weight_bits", "groups,weight_bits", "groups must be a plain value in the unit of its name, but found '3x3'"),
     ],
 )
 def test_a_faulty_row_of_schema_2_is_refused_naming_the_fault(folder: Path, old: str, new: str, message: str) -> None:
