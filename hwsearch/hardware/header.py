@@ -1,6 +1,7 @@
 """What is written about a device by hand (`profile.toml`), and about each measuring run by machine (`runs.jsonl`)."""
 
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -100,12 +101,33 @@ class ProfileHeader(_Section):
         return latency_us * self.power.active_mw / 1e3
 
 
+class Provenance(StrEnum):
+    """Where a number comes from."""
+
+    MEASURED = "measured"
+    """A clock on the device itself."""
+    EMULATED = "emulated"
+    """A documented cycle model on an instruction-set emulator."""
+    CALIBRATED = "calibrated"
+    """Derived from cited published numbers of whole networks: an emulation or a sum of loops fitted to them."""
+    PUBLISHED = "published"
+    DATASHEET = "datasheet"
+    MODELLED = "modelled"
+    """The code that ships, emulated, under a model of the core that was not held against one: right in kind, not in number."""
+
+    @property
+    def needs_run(self) -> bool:
+        """Whether such a row must name a run that `runs.jsonl` records."""
+        return self in (Provenance.MEASURED, Provenance.EMULATED, Provenance.CALIBRATED, Provenance.MODELLED)
+
+
 class RunRecord(_Section):
     """One measuring run: everything needed to repeat it. Hashes are sha256 in hexadecimal.
 
     `rows` were measured, `kept` were still valid from earlier runs; `kernels` is the built code of each measured kernel.
     `builtins` are bytes of the compiler's own functions that a measured kernel needs, by kernel and function; `runtime` what a
-    package of each policy has besides kernels and data, by part.
+    package of each policy has besides kernels and data, by part. What all of its rows share stands here and not in each of them:
+    `provenance`, `repeats` and `code_bytes`, the machine code of each kernel by symbol (none where it is not known).
     """
 
     run_id: str
@@ -122,6 +144,9 @@ class RunRecord(_Section):
     kernels: dict[str, str] = Field(default_factory=dict)
     builtins: dict[str, dict[str, int]] = Field(default_factory=dict)
     runtime: dict[PolicyKind, dict[str, int]] = Field(default_factory=dict)
+    provenance: Provenance | None = None
+    repeats: int = Field(default=1, ge=1)
+    code_bytes: dict[str, int] = Field(default_factory=dict)
     seconds: float = Field(ge=0)
 
 
