@@ -8,10 +8,10 @@ file and line.
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from hwsearch.errors import ProfileError
+from hwsearch.files import data_folders, find_named, write_whole
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.header import (
     HEADER_FILE,
@@ -72,22 +72,13 @@ class HardwareProfile:
 
 def profile_folders(folders: Iterable[str | Path] = ()) -> tuple[Path, ...]:
     """Folders in which profiles are looked for, first match wins: given, `HWSEARCH_PROFILES`, here, shipped."""
-    listed = os.environ.get("HWSEARCH_PROFILES", "")
-    candidates = [Path(folder) for folder in folders]
-    candidates += [Path(folder) for folder in listed.split(os.pathsep) if folder]
-    candidates.append(Path("hardware_profiles"))
-    candidates.append(Path(str(resources.files("hwsearch"))) / "_data" / "hardware_profiles")
-    candidates.append(Path(__file__).resolve().parents[2] / "hardware_profiles")
-    return tuple(candidates)
+    listed = os.environ.get("HWSEARCH_PROFILES", "").split(os.pathsep)
+    return data_folders("hardware_profiles", map(Path, (*folders, *filter(None, listed))))
 
 
 def list_profiles(folders: Iterable[str | Path] = ()) -> dict[str, Path]:
     """Folder of every profile that can be found, by name, sorted."""
-    found: dict[str, Path] = {}
-    for folder in profile_folders(folders):
-        for header in sorted(folder.glob(f"*/{HEADER_FILE}")):
-            found.setdefault(header.parent.name, header.parent)
-    return dict(sorted(found.items()))
+    return {name: path.parent for name, path in find_named(profile_folders(folders), f"*/{HEADER_FILE}").items()}
 
 
 def find_profile(name_or_path: str | Path, folders: Iterable[str | Path] = ()) -> Path:
@@ -186,16 +177,6 @@ def _write(
     """Both files are replaced atomically, the runs first, so that no row ever names an unrecorded run."""
     recorded = with_shared(runs, rows)
     text = table_text(rows, recorded, header)
-    _replace(folder / RUNS_FILE, "".join(run.model_dump_json(exclude_unset=True) + "\n" for run in recorded))
-    _replace(folder / TABLE_FILE, text)
+    write_whole(folder / RUNS_FILE, "".join(run.model_dump_json(exclude_unset=True) + "\n" for run in recorded))
+    write_whole(folder / TABLE_FILE, text)
     return recorded
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
