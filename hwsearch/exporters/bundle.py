@@ -4,7 +4,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,7 @@ from hwsearch.errors import BundleError
 from hwsearch.exporters.c_package import PackageNotes, write_c_package
 from hwsearch.exporters.manifest import (
     MANIFEST_FILE,
-    EntryRecord,
     Manifest,
-    PolicyRecord,
     PriceRecord,
     check_files,
     file_record,
@@ -158,21 +156,19 @@ def _package_notes(final: FinalModel, profile: HardwareProfile) -> PackageNotes:
 
 def _manifest(final: FinalModel, folder: Path, program: Program, profile: HardwareProfile) -> Manifest:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    menu, shape = final.model.menu, final.shape
-    entries = tuple(
-        EntryRecord(exit=entry.exit, assignment=entry.assignment.key, path=path, share=share)
-        for entry, path, share in zip(menu.entries, final.paths, final.shares, strict=True)
-    )
     return Manifest(
-        schema=1,
+        schema=2,
         digest="",
         versions=_versions(),
         task=final.task,
         profile=final.profile,
         seed=final.seed,
         network=final.model.network.name,
-        policy=PolicyRecord(**asdict(shape), thresholds=final.model.thresholds),
-        entries=entries,
+        menu=final.model.menu,
+        policy=final.shape,
+        thresholds=final.model.thresholds,
+        paths=final.paths,
+        shares=final.shares,
         arena_bytes=program.arena_bytes,
         budget=final.budget,
         price=_price(final, profile),
