@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 import hwsearch
 from hwsearch.errors import BundleError
@@ -25,6 +26,7 @@ from hwsearch.exporters.manifest import (
     write_manifest,
 )
 from hwsearch.exporters.onnx_model import build_onnx
+from hwsearch.exporters.prediction import Prediction, predict
 from hwsearch.exporters.program import Program
 from hwsearch.hardware.profile import HardwareProfile, load_profile
 from hwsearch.integers.execute import Execution, run_model
@@ -63,6 +65,16 @@ class Bundle:
     def model(self) -> IntegerModel:
         return load_model(self.path / MODEL_FILE)
 
+    def predict(self, images: NDArray[np.generic]) -> Prediction:
+        """What the exported model answers for images, by the integer reference; see `predict`.
+
+        >>> from hwsearch.exporters.bundle import load_bundle
+        >>> load_bundle("nowhere")
+        Traceback (most recent call last):
+        hwsearch.errors.BundleError: nowhere must be a bundle with a manifest.json, but has none; give an exported folder.
+        """
+        return predict(self.model(), images, self.manifest.paths)
+
     def vectors(self) -> Vectors:
         """Raises `BundleError` where the arrays are not those of vectors."""
         path = self.path / VECTORS_FILE
@@ -72,6 +84,17 @@ class Bundle:
                 return Vectors(inputs=arrays["inputs"], labels=arrays["labels"], answers=answers)
         except (OSError, ValueError, KeyError) as error:
             raise BundleError(f"{path} must hold inputs, labels, logits and entries, but: {error}; export again.") from error
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """An exported folder, with every byte checked against its manifest.
+
+    Raises:
+        BundleError: it is no bundle, or a file is missing or altered.
+    """
+    bundle = Bundle(Path(folder))
+    bundle.check_files()
+    return bundle
 
 
 def export(final: FinalModel, folder: str | Path, *, report: str | None = None, profile: HardwareProfile | None = None) -> Bundle:
