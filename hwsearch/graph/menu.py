@@ -3,11 +3,15 @@
 What a kind of policy is, it says by its traits; whoever prices, trains, runs or exports a model asks these and never which kind
 it is. A new kind is a member and a row of `_TRAITS` here, what it learns and how in `predictors/`, and a row in each dict
 literal over kinds (`tests/graph/test_policy_kinds.py` lists them and holds them complete).
+
+A menu and a policy's shape are written the same way wherever they are kept: in `front.json`, in a search's journal, in a model's
+file and in a bundle's manifest (`to_json`, `from_json`).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from typing import Any, Self
 
 from hwsearch.errors import SpaceError
 from hwsearch.graph.network import Network
@@ -96,6 +100,24 @@ class Menu:
         if self.kind.shares_trunk and len({entry.assignment for entry in self.entries}) != 1:
             raise SpaceError("All entries of an exit menu must share one assignment, but they differ; use a cascade instead.")
 
+    def to_json(self) -> dict[str, Any]:
+        """All of the menu; the inverse of `from_json`."""
+        entries = [{"assignment": entry.assignment.key, "exit": entry.exit} for entry in self.entries]
+        return {"kind": str(self.kind), "entries": entries, "copies": [list(copy) for copy in sorted(self.copies)]}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """A menu as `to_json` wrote it, or as earlier versions did, without copies; raises SpaceError on a damaged record."""
+        try:
+            entries = tuple(
+                MenuEntry(assignment=BitAssignment.from_key(entry["assignment"]), exit=entry["exit"])
+                for entry in record["entries"]
+            )
+            copies = frozenset((str(name), int(bits)) for name, bits in record.get("copies", ()))
+            return cls(kind=PolicyKind(record["kind"]), entries=entries, copies=copies)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged("menu", "kind, entries and copies", error) from error
+
     def exits_passed(self, index: int) -> tuple[str, ...]:
         """Exits whose heads run in an inference that ends at entry `index`, in order, its own included."""
         if not self.kind.shares_trunk:
@@ -157,3 +179,21 @@ class PolicyShape:
     gate_hidden: int = 0
     trade_off: float = 0.0
     escalation: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """All of the shape; the inverse of `from_json`."""
+        return {**asdict(self), "kind": str(self.kind), "escalation": list(self.escalation)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """A shape as `to_json` wrote it; raises SpaceError on a damaged record."""
+        try:
+            known = {**record, "kind": PolicyKind(record["kind"]), "escalation": tuple(map(float, record["escalation"]))}
+            return cls(**known)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged("policy", ", ".join(field.name for field in fields(cls)), error) from error
+
+
+def _damaged(what: str, keys: str, error: Exception) -> SpaceError:
+    found = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return SpaceError(f"A {what}'s record must have {keys} as they were written, but {found}; restore the file it stands in.")
