@@ -32,7 +32,7 @@ def build_onnx(model: IntegerModel) -> ModelProto:
     if model.menu.kind.has_controller:
         outcome = _chosen(graph, model, codes, _gate_decision(graph, model, codes), 0)
     else:
-        outcome = _escalating(graph, model, {INPUT: codes}, 0)
+        outcome = _escalating(graph, model, {INPUT: codes}, 0 if model.menu.kind.escalates else len(model.entries) - 1)
     for name, result in zip(("logits", "entry"), outcome, strict=True):
         graph.nodes.append(helper.make_node("Identity", [result], [name], name=name))
     inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, *model.network.input_shape])]
@@ -162,7 +162,7 @@ def _chosen(graph: GraphWriter, model: IntegerModel, codes: str, choice: str, in
 
 
 def _escalating(graph: GraphWriter, model: IntegerModel, values: Mapping[str, str], index: int) -> Outcome:
-    """Entry `index`; below its threshold, what comes after it. A static model is the case of one entry.
+    """Entry `index`; below its threshold, what comes after it. Where nothing escalates, the last is all.
 
     `values` are the codes that exist already: with exits those of the trunk so far, in a cascade the input alone.
     """

@@ -53,11 +53,17 @@ class PolicyKind(StrEnum):
         """There is nothing to pick. Every other kind's menus have several entries."""
         return _TRAITS[self].has_one_entry
 
+    @property
+    def description(self) -> str:
+        """How it picks, in a sentence for whoever reads a report or a package."""
+        return _TRAITS[self].description
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Traits:
     """What sets kinds apart. One without a trait runs the last entry that it may, which for a static model is its only one."""
 
+    description: str
     has_controller: bool = False
     escalates: bool = False
     shares_trunk: bool = False
@@ -65,10 +71,16 @@ class _Traits:
 
 
 _TRAITS: Mapping[PolicyKind, _Traits] = {
-    PolicyKind.STATIC: _Traits(has_one_entry=True),
-    PolicyKind.GATE: _Traits(has_controller=True),
-    PolicyKind.CASCADE: _Traits(escalates=True),
-    PolicyKind.EXIT: _Traits(escalates=True, shares_trunk=True),
+    PolicyKind.STATIC: _Traits(description="One configuration runs for every input.", has_one_entry=True),
+    PolicyKind.GATE: _Traits(description="A small network picks the entry for each input.", has_controller=True),
+    PolicyKind.CASCADE: _Traits(
+        description="Entries run in order until one is confident; an entry's price includes those before it.", escalates=True
+    ),
+    PolicyKind.EXIT: _Traits(
+        description="The network stops at the first confident exit; an entry's price includes what ran before it.",
+        escalates=True,
+        shares_trunk=True,
+    ),
 }
 
 
