@@ -19,10 +19,8 @@ from hwsearch.kernels import reference
 from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
-    C_FOLDER,
     WIDTHS,
     all_kernels,
-    all_sources,
     arguments,
     kernel,
     op_bytes,
@@ -32,7 +30,7 @@ from hwsearch.kernels.catalogue import (
 from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 from hwsearch.kernels.remote import _timing_program
-from hwsearch.kernels.targets import INCLUDES
+from hwsearch.kernels.targets import INCLUDES, units
 from hwsearch.kernels.timing import CORTEX_A72, NO_WAIT
 from hwsearch.kernels.toolchain import build_elf, find_compiler
 
@@ -109,7 +107,7 @@ def qemu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Board:
     program = build_elf(
-        [C_FOLDER / source for source in all_sources()],
+        units(all_kernels()),
         out=tmp_path_factory.mktemp("emulated") / "kernels.elf",
         compiler=find_compiler(CORTEX_A72.processor),
         includes=INCLUDES,

@@ -14,7 +14,7 @@ from hwsearch.kernels.cases import Case, random_case
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.emulator import EmulatedCore
 from hwsearch.kernels.integer_network import OpConstants, StoredWeights
-from hwsearch.kernels.targets import INCLUDES
+from hwsearch.kernels.targets import INCLUDES, units
 from hwsearch.kernels.timing import ESP32_C3, NO_WAIT
 from hwsearch.kernels.toolchain import build_elf, find_compiler
 
@@ -31,7 +31,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> EmulatedCore:
     """All functions with weights in one image."""
     functions = [function for kind in KINDS for function in kernels_of(kind)]
     elf = build_elf(
-        [C_FOLDER / source for source in sorted({source for function in functions for source in function.sources})],
+        units(functions),
         out=tmp_path_factory.mktemp("riscv") / "kernels.elf",
         compiler=find_compiler("rv32imc"),
         includes=INCLUDES,
