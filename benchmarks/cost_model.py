@@ -29,9 +29,9 @@ from hwsearch.graph.capture import capture, capture_parameters
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace, load_space
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.profile import HardwareProfile, load_profile
-from hwsearch.kernels.execute import run_model
+from hwsearch.integers.execute import run_model
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.quantizers.calibrate import calibrate_activations, estimate_statistics
 from hwsearch.quantizers.fold import fold_model
 from hwsearch.quantizers.supernet import Supernet

@@ -25,12 +25,12 @@ from hwsearch.errors import ProfileError
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind, shape_text
 from hwsearch.graph.precision import KERNEL_PRECISIONS, Precision
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.profile import load_profile
-from hwsearch.kernels.cases import random_case
 from hwsearch.kernels.catalogue import supported
-from hwsearch.kernels.measure import open_target
-from hwsearch.kernels.targets import Target
+from hwsearch.measuring.cases import random_case
+from hwsearch.measuring.measure import open_target
+from hwsearch.measuring.targets import Target
+from hwsearch.pricing.cost_model import CostModel
 
 SEED = 1
 SHAPES = 24
@@ -39,7 +39,7 @@ PRECISIONS = {
     "even": tuple(one for one in KERNEL_PRECISIONS if one.weight_bits % 2 == 0 and one.activation_bits % 2 == 0),
     "odd": tuple(one for one in KERNEL_PRECISIONS if one.weight_bits % 2 == 1),
 }
-"""Odd widths are measured at fewer shapes (see hwsearch/kernels/grid.py)."""
+"""Odd widths are measured at fewer shapes (see hwsearch/measuring/grid.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@
 Cycles are those of a whole layer without flash wait states; `board` adds those of the profile `--board`, whose core is
 emulated: NUCLEO-L4R5ZI, with a Cortex-M4, unless another is named. `portable` is the same layer in portable C. `cmsis-nn` are
 cycles without wait states of CMSIS-NN (commit 99f736a, Apache-2.0), built by gcc -O3 and run in an emulator under the cycle
-model that hwsearch/kernels/timing.py describes: facts from cmsis_nn_cortex_m4.csv. They and the floor are of a Cortex-M4
+model that hwsearch/emulation/cycles.py describes: facts from cmsis_nn_cortex_m4.csv. They and the floor are of a Cortex-M4
 alone. An operation without weights counts an output element as a MAC. Every result is compared with the reference before
 its time is believed. Weights are stored at their own width, as a network of one policy has them; `--stored-bits 8` stores all
 at 8, of which kernels use the top bits.
@@ -17,17 +17,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from hwsearch.emulation.cycles import CORTEX_M4, NO_WAIT, FlashTiming, core_timing
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
 from hwsearch.hardware.header import ProfileHeader, read_header
 from hwsearch.hardware.profile import find_profile
-from hwsearch.hardware.strips import depthwise_streams, packing, polynomials
-from hwsearch.kernels import reference
-from hwsearch.kernels.cases import Case, random_case
+from hwsearch.integers import reference
+from hwsearch.kernels.bodies.cortex_m import depthwise_streams, packing, polynomials
 from hwsearch.kernels.catalogue import ALL_PRECISIONS
-from hwsearch.kernels.targets import EmulatorTarget, flash_timing
-from hwsearch.kernels.timing import CORTEX_M4, NO_WAIT, FlashTiming, core_timing
-from hwsearch.kernels.toolchain import find_compiler
+from hwsearch.measuring.cases import Case, random_case
+from hwsearch.measuring.targets import EmulatorTarget, flash_timing
 
 BOARD = "nucleo_l4r5zi"
 PUBLISHED = Path(__file__).with_name("cmsis_nn_cortex_m4.csv")

@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hwsearch.emulation.cycles import NO_WAIT, core_timing
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.kernels.cases import random_case
-from hwsearch.kernels.targets import EmulatorTarget
-from hwsearch.kernels.timing import NO_WAIT, core_timing
-from hwsearch.kernels.toolchain import find_compiler
+from hwsearch.measuring.cases import random_case
+from hwsearch.measuring.targets import EmulatorTarget
 
 WIDTHS = ((32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), *[(512, 512, 1)] * 5,
           (512, 1024, 2), (1024, 1024, 1))  # fmt: skip

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.graph.space import SearchSpace, load_space, network_for_space
-from hwsearch.hardware.batch import BatchPricer, BatchPrices
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.profile import load_profile
+from hwsearch.pricing.batch import BatchPricer, BatchPrices
+from hwsearch.pricing.cost_model import CostModel
 
 SEED = 0
 REPEATS = 5

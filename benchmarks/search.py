@@ -26,8 +26,8 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace, load_space, network_for_space
 from hwsearch.hardware.cost import Budget
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.profile import load_profile
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.quantizers.calibrate import untrained_supernet
 from hwsearch.quantizers.evaluation import PathEvaluation
 from hwsearch.study.evaluate import Material, PolicyAnswer, PolicyQuestion, build, evaluate_assignment

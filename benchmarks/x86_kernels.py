@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from kernels import layers
 
+from hwsearch.emulation.toolchain import HOST, find_compiler
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
-from hwsearch.kernels import reference
-from hwsearch.kernels.cases import random_case
-from hwsearch.kernels.targets import HostTarget, processor_name
-from hwsearch.kernels.toolchain import HOST, find_compiler
+from hwsearch.integers import reference
+from hwsearch.measuring.cases import random_case
+from hwsearch.measuring.targets import HostTarget, processor_name
 
 ROUNDS = 5
 PRECISIONS = tuple(Precision.parse(text) for text in ("w8a8", "w4a8", "w4a4", "w2a2"))

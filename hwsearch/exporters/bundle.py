@@ -28,12 +28,12 @@ from hwsearch.exporters.manifest import (
 )
 from hwsearch.exporters.onnx_model import build_onnx
 from hwsearch.exporters.program import Program
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.profile import HardwareProfile, load_profile
-from hwsearch.kernels.execute import Execution, run_model
-from hwsearch.kernels.final_model import FinalModel
-from hwsearch.kernels.integer_network import Codes, Int32, IntegerModel
-from hwsearch.kernels.model_file import load_model, save_model
+from hwsearch.integers.execute import Execution, run_model
+from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
+from hwsearch.integers.model_file import load_model, save_model
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.results.final_model import FinalModel
 
 MODEL_FILE, ONNX_FILE, VECTORS_FILE, REPORT_FILE, C_FOLDER_NAME = "model.npz", "model.onnx", "vectors.npz", "report.html", "c"
 

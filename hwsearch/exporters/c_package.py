@@ -20,10 +20,10 @@ from hwsearch.exporters.c_data import GENERATED, data_source, input_step_text, s
 from hwsearch.exporters.program import Program, plan_program
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.cost import Cost
-from hwsearch.hardware.layout import BODIES
+from hwsearch.integers.execute import Execution
+from hwsearch.integers.integer_model import Codes, IntegerModel
 from hwsearch.kernels.catalogue import BODY_NUMBERS, C_FOLDER, HEADERS, PORTABLE, Kernel, carried, unit
-from hwsearch.kernels.execute import Execution
-from hwsearch.kernels.integer_network import Codes, IntegerModel
+from hwsearch.kernels.layout import BODIES
 from hwsearch.kernels.runtime import RUNTIME_HEADERS, runtime_sources
 
 DATA_SOURCE, SELFTEST_SOURCE = "hw_model_data.c", "hw_selftest.c"

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.emulation.cycles import CORES, CORTEX_M4
+from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.toolchain import HOST, build_elf, build_shared, find_compiler
 from hwsearch.exporters.c_package import package_includes, package_sources
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import ProfileHeader
-from hwsearch.kernels.emulator import EmulatedCore
-from hwsearch.kernels.execute import Execution
-from hwsearch.kernels.integer_network import Codes
+from hwsearch.integers.execute import Execution
+from hwsearch.integers.integer_model import Codes
 from hwsearch.kernels.runtime import ENTRY_POINTS
-from hwsearch.kernels.targets import flash_timing
-from hwsearch.kernels.timing import CORES, CORTEX_M4
-from hwsearch.kernels.toolchain import HOST, build_elf, build_shared, find_compiler
+from hwsearch.measuring.targets import flash_timing
 
 RUN, RUN_BETWEEN = "hw_model_run", "hw_model_run_between"
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hwsearch.errors import BundleError
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
-from hwsearch.kernels.final_model import Certificate
+from hwsearch.results.final_model import Certificate
 
 MANIFEST_FILE = "manifest.json"
 _NO_DIGEST = "0" * 64

@@ -19,7 +19,7 @@ from hwsearch.exporters.onnx_ops import PACKED_TYPES, GraphWriter, OpPlace, writ
 from hwsearch.exporters.program import entry_constants
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT
-from hwsearch.kernels.integer_network import Codes, Int32, IntegerModel
+from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
 
 Outcome = tuple[str, str]
 """Names of a graph's logits and of the entry it ended at."""

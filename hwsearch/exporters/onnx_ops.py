@@ -25,8 +25,8 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from hwsearch.errors import BundleError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.kernels.integer_network import OpConstants, StoredWeights
-from hwsearch.kernels.reference import weight_values
+from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.reference import weight_values
 
 PACKED_TYPES = {1: ml_dtypes.uint2, 2: ml_dtypes.uint2, 3: ml_dtypes.uint4, 4: ml_dtypes.uint4, 8: np.uint8}
 """Element type of the initializer that holds weights stored at a width: ONNX has none of 1 and 3 bits, so the next wider."""

@@ -12,10 +12,10 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
-from hwsearch.hardware.cost_model import GATE_BITS, argmax_op
-from hwsearch.hardware.layout import memory_plan
+from hwsearch.integers.integer_model import IntegerModel, OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import Kernel, kernel
-from hwsearch.kernels.integer_network import IntegerModel, OpConstants, StoredWeights
+from hwsearch.kernels.layout import memory_plan
+from hwsearch.pricing.cost_model import GATE_BITS, argmax_op
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

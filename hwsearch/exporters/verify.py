@@ -15,10 +15,10 @@ from hwsearch.exporters.compiled import EmulatedPackage, HostPackage
 from hwsearch.exporters.onnx_model import run_onnx
 from hwsearch.exporters.program import plan_program
 from hwsearch.hardware.cost import Cost
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.profile import HardwareProfile, load_profile
-from hwsearch.kernels.execute import Execution, run_model
-from hwsearch.kernels.integer_network import IntegerModel
+from hwsearch.integers.execute import Execution, run_model
+from hwsearch.integers.integer_model import IntegerModel
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.progress import Progress, silent
 
 CYCLE_TOLERANCE = 0.10

@@ -11,12 +11,12 @@ from hwsearch.finalizer.certificate import MeanBound, MeanLimit, bound_mean, cli
 from hwsearch.finalizer.policy_ladder import Answers, build_ladder, decisions, entry_results
 from hwsearch.graph.menu import Menu, PolicyKind, PolicyShape
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
-from hwsearch.kernels.final_model import Certificate
-from hwsearch.kernels.integer_network import IntegerModel
+from hwsearch.integers.integer_model import IntegerModel
 from hwsearch.quantizers.calibrate import estimate_statistics
 from hwsearch.quantizers.fold import fold_model
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.uniform import InputQuantizer
+from hwsearch.results.final_model import Certificate
 from hwsearch.tasks.task import Task
 
 

@@ -27,18 +27,18 @@ from hwsearch.finalizer.sensitivity import Judgement, Meter, best_levels, gap_no
 from hwsearch.graph.menu import Menu, PolicyKind
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.copies import with_copies
 from hwsearch.hardware.cost import Budget
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.feasibility import require_reachable
-from hwsearch.hardware.front import FrontPoint
-from hwsearch.kernels.execute import run_model
-from hwsearch.kernels.final_model import FinalModel
-from hwsearch.kernels.integer_network import IntegerModel
+from hwsearch.integers.execute import run_model
+from hwsearch.integers.integer_model import IntegerModel
 from hwsearch.predictors.gate import gate_graph
+from hwsearch.pricing.copies import with_copies
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.feasibility import require_reachable
 from hwsearch.progress import Progress, silent
 from hwsearch.quantizers.calibrate import estimate_statistics
 from hwsearch.quantizers.supernet import Supernet
+from hwsearch.results.final_model import FinalModel
+from hwsearch.results.front import FrontPoint
 from hwsearch.tasks.float_training import accuracy
 from hwsearch.tasks.task import Split, Task
 

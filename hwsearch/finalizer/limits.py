@@ -17,9 +17,9 @@ from hwsearch.graph.network import Network
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
-from hwsearch.hardware.cost_model import CostModel, UnitPrice
-from hwsearch.hardware.feasibility import fastest_assignment, smallest_assignment
-from hwsearch.hardware.knapsack import choose
+from hwsearch.pricing.cost_model import CostModel, UnitPrice
+from hwsearch.pricing.feasibility import fastest_assignment, smallest_assignment
+from hwsearch.pricing.knapsack import choose
 
 Choice = Mapping[str, Precision]
 """A precision for every unit of the space."""

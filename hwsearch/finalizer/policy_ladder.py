@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.hardware.cost import Cost
-from hwsearch.kernels.execute import run_entry
-from hwsearch.kernels.integer_network import Codes, Int32, IntegerModel
-from hwsearch.kernels.reference import argmax
+from hwsearch.integers.execute import run_entry
+from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
+from hwsearch.integers.reference import argmax
 from hwsearch.predictors.policy import EntryResults, fit_policy
 from hwsearch.predictors.threshold import fit_thresholds
 from hwsearch.quantizers.fold import integer_threshold

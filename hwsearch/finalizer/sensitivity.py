@@ -9,8 +9,8 @@ import torch
 from hwsearch.finalizer.cgmq import Chain, Levels, Option, price_chain
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.cost_model import UnitPrice
-from hwsearch.hardware.knapsack import choose
+from hwsearch.pricing.cost_model import UnitPrice
+from hwsearch.pricing.knapsack import choose
 from hwsearch.progress import Progress, silent
 from hwsearch.quantizers.calibrate import STATISTICS_IMAGES, estimate_statistics
 from hwsearch.quantizers.evaluation import evaluate

@@ -24,7 +24,7 @@ from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space_file import RuleTable, SpaceTable, read_space_file
 
 NETWORKS_FILE = Path(__file__).parent / "reference_networks.jsonl"
-"""Captured from `hwsearch/tasks/networks.py` by `benchmarks/reference_networks.py`."""
+"""Captured from `hwsearch/tasks/networks.py` by `tools/reference_networks.py`."""
 
 INPUT_REASON = "the network's input arrives as 8-bit codes"
 LOGITS_REASON = "logits decide the class and the policy, and their layer is small"

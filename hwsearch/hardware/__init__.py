@@ -1,4 +1,4 @@
-"""What a network costs on a device: profiles (measured tables), the cost model, budgets.
+"""What is written about a device: its profile (a header by hand, a table by machine), and what one inference costs or may cost.
 
-This room knows no torch: a table can be read, checked and priced without it.
+Nothing is computed here that needs a network: prices are made in `pricing`, tables in `measuring`.
 """

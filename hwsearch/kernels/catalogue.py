@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import ACTIVATION_WIDTHS, KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision, kernel_precision
-from hwsearch.hardware.layout import BODIES
-from hwsearch.hardware.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
-from hwsearch.kernels.integer_network import OpConstants, StoredWeights
+from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.kernels.layout import BODIES
+from hwsearch.kernels.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 
 C_FOLDER = Path(__file__).parent / "c"
 HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/**/hw_*.h")))

@@ -6,10 +6,10 @@ It is the same code in every package of one policy, so that it is built and weig
 import tempfile
 from pathlib import Path
 
+from hwsearch.emulation.image import Image
+from hwsearch.emulation.toolchain import SECTION_ALIGNMENT, Compiler, build_elf
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.kernels.catalogue import C_FOLDER
-from hwsearch.kernels.image import Image
-from hwsearch.kernels.toolchain import SECTION_ALIGNMENT, Compiler, build_elf
 
 _ALWAYS = ("hw_model.c", "hw_governor.c")
 RUNTIME_HEADERS = ("hw_model_data.h", "hw_run.h", "hw_decide.h", "hw_governor.h")

@@ -18,7 +18,7 @@ from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Activation, Op, OpKind, Shape
 from hwsearch.graph.precision import BitAssignment, Precision
-from hwsearch.kernels.integer_network import IntegerModel
+from hwsearch.integers.integer_model import IntegerModel
 from hwsearch.quantizers.calibrate import calibrate_activations
 from hwsearch.quantizers.fold import fold_model
 from hwsearch.quantizers.supernet import Supernet

@@ -19,7 +19,7 @@ from hwsearch.graph.menu import Menu, PolicyKind
 from hwsearch.graph.network import INPUT
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment
-from hwsearch.kernels.integer_network import Codes, Int32, IntegerEntry, IntegerModel, OpConstants, StoredWeights
+from hwsearch.integers.integer_model import Codes, Int32, IntegerEntry, IntegerModel, OpConstants, StoredWeights
 from hwsearch.quantizers.nested import CODE_BITS
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.switchable import Statistics, integer_bias

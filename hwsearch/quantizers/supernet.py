@@ -18,7 +18,7 @@ from hwsearch.errors import NetworkError
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
-from hwsearch.kernels.integer_network import Codes
+from hwsearch.integers.integer_model import Codes
 from hwsearch.quantizers.nested import NestedWeight
 from hwsearch.quantizers.switchable import ChannelStatistics, Statistics, SwitchableBatchNorm, folded, integer_bias
 from hwsearch.quantizers.tensors import (

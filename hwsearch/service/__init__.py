@@ -1,1 +1,1 @@
-"""What a user touches: jobs, run folders, the pipeline of stages, reports, the command line."""
+"""What a user touches: jobs, run folders, the pipeline of stages, the command line."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwsearch.errors import HwsearchError, JobError
-from hwsearch.service import views
 
 if TYPE_CHECKING:
     from hwsearch.service.job import Job
@@ -88,6 +87,8 @@ def run(
 
 
 def _run_whole(pipeline: "Pipeline", as_json: bool) -> None:
+    from hwsearch.service import views
+
     summary = pipeline.run()
     _emit(summary, views.run_text(summary), as_json)
 
@@ -133,6 +134,8 @@ def search(
     job_file: JobFile, out: Out = None, workers: Workers = None, ray_address: RayAddress = None, as_json: Json = False
 ) -> None:
     """Search the front of a job (training first what is missing)."""
+    from hwsearch.service import views
+
     pipeline = _pipeline_of(job_file, out, workers, ray_address)
     record = views.front_record(pipeline.front)
     _emit(record, views.front_text(record), as_json)
@@ -171,6 +174,7 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """A static accuracy-latency front in seconds: per-op sensitivity and an exact integer programme, no supernet."""
+    from hwsearch.service import views
     from hwsearch.service.previewing import preview_front
 
     record = views.front_record(preview_front(task, data, space, profile, weights, seed))
@@ -184,6 +188,7 @@ def verify(
 ) -> None:
     """Recompute everything a bundle promises; exit 1 if a check fails."""
     from hwsearch.exporters.verify import verify as verify_bundle
+    from hwsearch.service import views
 
     result = verify_bundle(bundle)
     record = {"ok": result.ok, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in result.checks]}
@@ -200,6 +205,7 @@ def profiles(
 ) -> None:
     """List the hardware profiles, or show one."""
     from hwsearch.hardware.profile import list_profiles, load_profile
+    from hwsearch.service import views
 
     if name is None:
         if picture is not None:
@@ -209,7 +215,7 @@ def profiles(
         return
     profile = load_profile(name)
     if picture is not None:
-        from hwsearch.service.profile_picture import write_picture
+        from hwsearch.report.profile_picture import write_picture
 
         write_picture(profile, picture)
     record = views.profile_record(profile) | views.profile_details(profile)
@@ -220,6 +226,7 @@ def profiles(
 def spaces(name: Annotated[str | None, typer.Argument(help="Show this one.")] = None, as_json: Json = False) -> None:
     """List the search spaces, or show one: every unit, its precisions and the reason for each restriction."""
     from hwsearch.graph.space import list_spaces, load_space, network_for_space
+    from hwsearch.service import views
 
     names = list_spaces() if name is None else [name]
     records = [views.space_record(load_space(found, network_for_space(found))) for found in names]
@@ -237,7 +244,8 @@ def cost(
     """Price an assignment, op by op, on one device or on several side by side."""
     from hwsearch.graph.space import load_space, network_for_space
     from hwsearch.hardware.profile import load_profile
-    from hwsearch.service.pricing import compare
+    from hwsearch.service import views
+    from hwsearch.service.repricing import compare
 
     devices = [load_profile(name) for name in profile]
     loaded = load_space(space, network_for_space(space))
@@ -257,7 +265,7 @@ def price(
     as_json: Json = False,
 ) -> None:
     """Price a finished front on another device, without training."""
-    from hwsearch.service.pricing import price_run
+    from hwsearch.service.repricing import price_run
 
     record, text = price_run(run, profile, wider=widen)
     _emit(record, text, as_json)
@@ -275,7 +283,7 @@ def measure(
     again: Annotated[bool, typer.Option(help="Measure rows anew that still hold.")] = False,
 ) -> None:
     """Time every kernel at every shape and precision on a device, and write its table."""
-    from hwsearch.service.measuring import measure_device
+    from hwsearch.service.measurement import measure_device
 
     print(measure_device(device, target, space or [], folder, meter, again=again))
 

@@ -16,22 +16,23 @@ import torch
 
 from hwsearch.exporters.bundle import Bundle, export
 from hwsearch.exporters.verify import Verification, verify
+from hwsearch.files import write_atomically
 from hwsearch.finalizer.finetune import finalize
 from hwsearch.graph.capture import capture
 from hwsearch.graph.space import SearchSpace, load_space
 from hwsearch.hardware.cost import Budget
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.front import FrontPoint, ParetoFront, load_front
 from hwsearch.hardware.profile import HardwareProfile, load_profile
-from hwsearch.kernels.execute import run_model
-from hwsearch.kernels.final_model import FinalModel, load_final, save_final
+from hwsearch.integers.execute import run_model
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.progress import Progress
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.training import train_supernet
-from hwsearch.service.baselines import uniform_baselines
+from hwsearch.report.baselines import uniform_baselines
+from hwsearch.report.report import Inputs, Reference, ReportData, write_report
+from hwsearch.results.final_model import FinalModel, load_final, save_final
+from hwsearch.results.front import FrontPoint, ParetoFront, load_front
 from hwsearch.service.job import Job
-from hwsearch.service.report import Inputs, Reference, ReportData, write_report
-from hwsearch.service.run_folder import RunFolder, write_atomically
+from hwsearch.service.run_folder import RunFolder
 from hwsearch.study.search import search
 from hwsearch.tasks.catalogue import load_task
 from hwsearch.tasks.float_training import accuracy, train_float

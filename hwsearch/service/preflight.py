@@ -6,9 +6,9 @@ from pathlib import Path
 from hwsearch.errors import JobError, ProfileError
 from hwsearch.graph.network import Network
 from hwsearch.graph.space import load_space, network_for_space
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.feasibility import require_reachable
 from hwsearch.hardware.profile import load_profile
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.feasibility import require_reachable
 from hwsearch.service.job import Job, read_job
 
 

@@ -7,9 +7,9 @@ import torch
 from hwsearch.errors import JobError
 from hwsearch.graph.capture import capture
 from hwsearch.graph.space import load_space
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.front import ParetoFront
 from hwsearch.hardware.profile import load_profile
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.results.front import ParetoFront
 from hwsearch.service.console import stage_progress
 from hwsearch.study.preview import preview
 from hwsearch.tasks.catalogue import load_task

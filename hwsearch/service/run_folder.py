@@ -1,14 +1,13 @@
 """A run folder: the files each stage writes, so that any stage can be resumed from what is there."""
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from hwsearch.errors import JobError
+from hwsearch.files import write_atomically
 from hwsearch.service.job import Job, read_job
 
 
@@ -65,13 +64,3 @@ class RunFolder:
                 record = json.loads(line)
                 total[record["stage"]] = total.get(record["stage"], 0.0) + record["seconds"]
         return total
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place at once: readers see all of it or nothing."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

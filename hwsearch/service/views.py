@@ -11,11 +11,11 @@ from hwsearch.errors import ProfileError, SpaceError
 from hwsearch.graph.op import shape_text
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.front import ParetoFront
 from hwsearch.hardware.profile import HardwareProfile, find_profile, load_profile, read_header
+from hwsearch.results.front import ParetoFront
 
 if TYPE_CHECKING:
-    from hwsearch.hardware.cost_model import CostModel  # loads scipy, which --help has no need of
+    from hwsearch.pricing.cost_model import CostModel  # loads scipy, which --help has no need of
 
 Record = dict[str, Any]
 TEXT_WIDTH = 100

@@ -16,13 +16,13 @@ from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, PolicyCost
-from hwsearch.hardware.cost_model import CostModel, UnitPrice
-from hwsearch.hardware.feasibility import require_reachable
-from hwsearch.hardware.front import FrontPoint, ParetoFront
-from hwsearch.hardware.knapsack import choose
+from hwsearch.pricing.cost_model import CostModel, UnitPrice
+from hwsearch.pricing.feasibility import require_reachable
+from hwsearch.pricing.knapsack import choose
 from hwsearch.progress import Progress, silent
 from hwsearch.quantizers.calibrate import untrained_supernet
 from hwsearch.quantizers.evaluation import PathEvaluation
+from hwsearch.results.front import FrontPoint, ParetoFront
 from hwsearch.study.evaluate import Material, build, evaluate_assignment
 from hwsearch.study.proposal import PrecisionSets, Proposal
 from hwsearch.tasks.float_training import train_float

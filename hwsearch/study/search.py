@@ -23,13 +23,13 @@ from hwsearch.graph.menu import Menu, PolicyKind, PolicyShape
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.feasibility import require_reachable
-from hwsearch.hardware.front import FrontPoint, ParetoFront, non_dominated
 from hwsearch.predictors.gate import gate_graph
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.feasibility import require_reachable
 from hwsearch.progress import Progress, silent
 from hwsearch.quantizers.evaluation import PathEvaluation
 from hwsearch.quantizers.supernet import Supernet
+from hwsearch.results.front import FrontPoint, ParetoFront, non_dominated
 from hwsearch.study.evaluate import Material, PolicyAnswer, PolicyQuestion, build, evaluate_assignment, evaluate_policy
 from hwsearch.study.pool import Pool, open_pool
 from hwsearch.study.preview import MenuBuilder, measure_sensitivities

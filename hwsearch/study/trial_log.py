@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from hwsearch.errors import JobError
-from hwsearch.hardware.front import FrontPoint, point_from_json, point_to_json
+from hwsearch.results.front import FrontPoint, point_from_json, point_to_json
 
 SCHEMA = 1
 

@@ -13,13 +13,13 @@ from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Activation, Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.hardware.cost import Budget, PolicyCost
-from hwsearch.hardware.cost_model import CostModel, argmax_op
 from hwsearch.hardware.profile import HardwareProfile, load_profile
-from hwsearch.kernels.execute import run_entry, run_model
-from hwsearch.kernels.final_model import Certificate, FinalModel
-from hwsearch.kernels.grid import Work
-from hwsearch.kernels.integer_network import Codes, IntegerEntry, IntegerModel, OpConstants, StoredWeights
-from hwsearch.kernels.measure import measure
+from hwsearch.integers.execute import run_entry, run_model
+from hwsearch.integers.integer_model import Codes, IntegerEntry, IntegerModel, OpConstants, StoredWeights
+from hwsearch.measuring.grid import Work
+from hwsearch.measuring.measure import measure
+from hwsearch.pricing.cost_model import CostModel, argmax_op
+from hwsearch.results.final_model import Certificate, FinalModel
 
 CLASSES = 5
 ModelMaker = Callable[..., IntegerModel]

@@ -8,7 +8,7 @@ import pytest
 from hwsearch.errors import BundleError, ProfileError
 from hwsearch.exporters.bundle import Bundle, export
 from hwsearch.graph.network import Network
-from hwsearch.kernels.execute import run_model
+from hwsearch.integers.execute import run_model
 
 
 @pytest.fixture(scope="module")

@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.exporters.c_data import input_step_text
 from hwsearch.exporters.c_package import PackageNotes, package_includes, package_sources, write_c_package
 from hwsearch.exporters.compiled import EmulatedPackage
 from hwsearch.exporters.program import plan_program
 from hwsearch.hardware.cost import Cost
-from hwsearch.hardware.cost_model import CostModel
 from hwsearch.hardware.header import read_header
-from hwsearch.hardware.layout import BODIES, memory_plan
 from hwsearch.hardware.profile import load_profile
-from hwsearch.kernels.execute import run_entry, run_model
-from hwsearch.kernels.measure import measure
-from hwsearch.kernels.toolchain import build_shared, find_compiler
+from hwsearch.integers.execute import run_entry, run_model
+from hwsearch.kernels.layout import BODIES, memory_plan
+from hwsearch.measuring.measure import measure
+from hwsearch.pricing.cost_model import CostModel
 
 SHIPPED = Path(__file__).parents[2] / "hardware_profiles"
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.kernels.catalogue import C_FOLDER
-from hwsearch.kernels.toolchain import build_shared, find_compiler
 from hwsearch.predictors.governor import Governor as PythonGovernor
 
 

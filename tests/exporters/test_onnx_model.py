@@ -15,9 +15,9 @@ from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
-from hwsearch.kernels.execute import run_model
-from hwsearch.kernels.integer_network import IntegerEntry, IntegerModel, OpConstants, StoredWeights
-from hwsearch.kernels.reference import requantize
+from hwsearch.integers.execute import run_model
+from hwsearch.integers.integer_model import IntegerEntry, IntegerModel, OpConstants, StoredWeights
+from hwsearch.integers.reference import requantize
 
 KINDS = ("static", "gate", "cascade", "exit")
 

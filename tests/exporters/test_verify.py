@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
+from hwsearch.emulation import toolchain
 from hwsearch.errors import BundleError, ToolchainError
 from hwsearch.exporters.bundle import Bundle, export
 from hwsearch.exporters.compiled import EmulatedPackage
 from hwsearch.exporters.manifest import file_record, write_manifest
 from hwsearch.exporters.verify import verify
 from hwsearch.hardware.cost import Budget
-from hwsearch.kernels import toolchain
 
 
 @pytest.fixture(scope="module")

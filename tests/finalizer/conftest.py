@@ -15,14 +15,14 @@ from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, build_space
 from hwsearch.graph.space_file import PoliciesTable, SpaceTable
 from hwsearch.hardware.cost import PolicyCost
-from hwsearch.hardware.cost_model import CostModel, OpPrice
-from hwsearch.hardware.front import FrontPoint
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
-from hwsearch.hardware.layout import STEP_BYTES, in_lines, packed_weight_bytes, requantize_bytes
 from hwsearch.hardware.profile import HardwareProfile, Provenance
+from hwsearch.kernels.layout import STEP_BYTES, in_lines, packed_weight_bytes, requantize_bytes
 from hwsearch.predictors.gate import gate_graph
+from hwsearch.pricing.cost_model import CostModel, OpPrice
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.training import train_supernet
+from hwsearch.results.front import FrontPoint
 from hwsearch.tasks.float_training import train_float
 from hwsearch.tasks.task import Split, Task
 

@@ -17,13 +17,13 @@ from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, load_space
 from hwsearch.hardware.cost import Budget, PolicyCost
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.front import FrontPoint
 from hwsearch.hardware.profile import load_profile
-from hwsearch.kernels.execute import run_model
-from hwsearch.kernels.final_model import FinalModel
+from hwsearch.integers.execute import run_model
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.training import train_supernet
+from hwsearch.results.final_model import FinalModel
+from hwsearch.results.front import FrontPoint
 from hwsearch.tasks.catalogue import load_task
 from hwsearch.tasks.float_training import train_float
 from hwsearch.tasks.task import Task

@@ -21,12 +21,12 @@ from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, build_space
 from hwsearch.graph.space_file import SpaceTable
 from hwsearch.hardware.cost import Budget
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.front import FrontPoint
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.progress import silent
 from hwsearch.quantizers.calibrate import calibrate_activations
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.uniform import InputQuantizer
+from hwsearch.results.front import FrontPoint
 from hwsearch.tasks.task import Task
 
 PLAIN = ("w2a2", "w4a4", "w8a8")

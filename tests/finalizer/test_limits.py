@@ -12,9 +12,9 @@ from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, PolicyCost
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.front import FrontPoint
 from hwsearch.predictors.gate import gate_graph
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.results.front import FrontPoint
 
 PointOf = Callable[..., FrontPoint]
 

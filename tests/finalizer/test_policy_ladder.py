@@ -12,11 +12,11 @@ from hwsearch.finalizer.policy_ladder import build_ladder, decisions, entry_resu
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, Cost
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.front import FrontPoint
-from hwsearch.kernels.execute import run_model
-from hwsearch.kernels.integer_network import IntegerModel
+from hwsearch.integers.execute import run_model
+from hwsearch.integers.integer_model import IntegerModel
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.quantizers.supernet import Supernet
+from hwsearch.results.front import FrontPoint
 from hwsearch.tasks.task import Task
 
 POINTS = [

@@ -201,11 +201,11 @@ def test_an_unknown_space_is_told_the_known_ones() -> None:
 
 
 def test_the_kept_networks_are_what_torch_captures() -> None:
-    script = importlib.util.spec_from_file_location("reference_networks", ROOT / "benchmarks" / "reference_networks.py")
+    script = importlib.util.spec_from_file_location("reference_networks", ROOT / "tools" / "reference_networks.py")
     assert script and script.loader
     module = importlib.util.module_from_spec(script)
     script.loader.exec_module(module)
-    assert NETWORKS_FILE.read_text() == module.lines(), "run python benchmarks/reference_networks.py"
+    assert NETWORKS_FILE.read_text() == module.lines(), "run python tools/reference_networks.py"
     for name, reference in REFERENCE_NETWORKS.items():
         kept, captured = Network.from_json(reference_networks()[name]), capture_reference(reference)
         assert (kept.ops, kept.input_shape, kept.name) == (captured.ops, captured.input_shape, captured.name)

@@ -15,16 +15,16 @@ import pytest
 from hwsearch.errors import ProfileError
 from hwsearch.graph.network import Network
 from hwsearch.graph.precision import Precision
-from hwsearch.hardware.cost_model import CostModel, OpPrice
 from hwsearch.hardware.profile import HardwareProfile, Provenance, RowKey, load_profile
 from hwsearch.hardware.published import COLUMNS, read_networks
-from hwsearch.kernels.grid import reference_ops
-from hwsearch.kernels.measure import measure
+from hwsearch.measuring.grid import reference_ops
+from hwsearch.measuring.measure import measure
+from hwsearch.pricing.cost_model import CostModel, OpPrice
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "hardware_profiles"
 NAMES = ("nucleo_l4r5zi.cmsis_nn", "nucleo_l4r5zi.x_cube_ai", "raspberry_pi_4b.tflite")
-TINY = {"ic": "resnet8_cifar10", "kws": "dscnn_kws", "vww": "mobilenetv1_vww"}
+TINY = {"ic": "resnet8", "kws": "dscnn", "vww": "mobilenetv1"}
 W8A8, W4A8 = Precision(8, 8), Precision(4, 8)
 
 
@@ -47,14 +47,14 @@ def profiles() -> dict[str, HardwareProfile]:
 
 @pytest.fixture
 def fits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     yield importlib.import_module("published_fits")
     del sys.modules["published_fits"]
 
 
 @pytest.mark.slow
 def test_the_script_writes_what_is_shipped(tmp_path: Path) -> None:
-    script = ROOT / "benchmarks" / "published_boards.py"
+    script = ROOT / "tools" / "published_boards.py"
     result = subprocess.run(
         [sys.executable, script, "--folder", tmp_path], capture_output=True, text=True, check=False,
         env=os.environ | {"PYTHONPATH": str(ROOT)},

@@ -10,9 +10,9 @@ import pytest
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, list_spaces, load_space, network_for_space
-from hwsearch.hardware.cost_model import CostModel
-from hwsearch.hardware.layout import packed_weight_bytes, scratch_bytes
 from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, load_profile, read_header
+from hwsearch.kernels.layout import packed_weight_bytes, scratch_bytes
+from hwsearch.pricing.cost_model import CostModel
 
 SHIPPED = Path(__file__).resolve().parents[2] / "hardware_profiles"
 NAMES = sorted(folder.parent.name for folder in SHIPPED.glob("*/profile.toml"))

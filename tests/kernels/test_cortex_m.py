@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hwsearch.emulation.cycles import NO_WAIT
+from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.toolchain import CORTEX_M4, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.hardware.strips import depthwise_streams, polynomials, strips
-from hwsearch.hardware.tiling import depthwise_stretches
-from hwsearch.kernels import reference
-from hwsearch.kernels.cases import Case, random_case
+from hwsearch.integers import reference
+from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.kernels.bodies.cortex_m import depthwise_streams, polynomials, strips
+from hwsearch.kernels.bodies.portable import depthwise_stretches
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.kernels.emulator import EmulatedCore
-from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 from hwsearch.kernels.loops.__main__ import FILES, text_of
-from hwsearch.kernels.targets import EmulatorTarget
-from hwsearch.kernels.timing import NO_WAIT
-from hwsearch.kernels.toolchain import CORTEX_M4, find_compiler
+from hwsearch.measuring.cases import Case, random_case
+from hwsearch.measuring.targets import EmulatorTarget
 
 GUARD, FILL = 64, 0xA5
 

@@ -7,17 +7,17 @@ from functools import cache
 import numpy as np
 import pytest
 
+from hwsearch.emulation.cycles import CORTEX_M0PLUS, NO_WAIT
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
-from hwsearch.hardware.blocks import fields_and_limit
-from hwsearch.kernels import reference
-from hwsearch.kernels.cases import Case, random_case
+from hwsearch.integers import reference
+from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.kernels.bodies.cortex_m0 import fields_and_limit
 from hwsearch.kernels.catalogue import C_FOLDER, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.kernels.integer_network import OpConstants, StoredWeights
 from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
-from hwsearch.kernels.targets import EmulatorTarget
-from hwsearch.kernels.timing import CORTEX_M0PLUS, NO_WAIT
-from hwsearch.kernels.toolchain import find_compiler
+from hwsearch.measuring.cases import Case, random_case
+from hwsearch.measuring.targets import EmulatorTarget
 
 GUARD = bytes([0xA5]) * 64
 GEOMETRY = tuple[tuple[int, int, int], int, tuple[int, int], tuple[int, int], tuple[int, int], int]

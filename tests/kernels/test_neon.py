@@ -13,10 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from hwsearch.emulation.cycles import CORTEX_A72, NO_WAIT
+from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.kernels import reference
-from hwsearch.kernels.cases import Case, random_case
+from hwsearch.integers import reference
+from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
     WIDTHS,
@@ -27,12 +30,9 @@ from hwsearch.kernels.catalogue import (
     pack_weights,
     scratch_bytes,
 )
-from hwsearch.kernels.emulator import EmulatedCore
-from hwsearch.kernels.integer_network import OpConstants, StoredWeights
-from hwsearch.kernels.remote import _timing_program
-from hwsearch.kernels.targets import INCLUDES, units
-from hwsearch.kernels.timing import CORTEX_A72, NO_WAIT
-from hwsearch.kernels.toolchain import build_elf, find_compiler
+from hwsearch.measuring.cases import Case, random_case
+from hwsearch.measuring.remote import _timing_program
+from hwsearch.measuring.targets import INCLUDES, units
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 GUARD, FILL, REPEATS = bytes([0xA5]) * 64, 0xA5, 3

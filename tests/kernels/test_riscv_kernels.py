@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwsearch.emulation.cycles import ESP32_C3, NO_WAIT
+from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
-from hwsearch.kernels import reference
-from hwsearch.kernels.cases import Case, random_case
+from hwsearch.integers import reference
+from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.kernels.emulator import EmulatedCore
-from hwsearch.kernels.integer_network import OpConstants, StoredWeights
-from hwsearch.kernels.targets import INCLUDES, units
-from hwsearch.kernels.timing import ESP32_C3, NO_WAIT
-from hwsearch.kernels.toolchain import build_elf, find_compiler
+from hwsearch.measuring.cases import Case, random_case
+from hwsearch.measuring.targets import INCLUDES, units
 
 GUARD = bytes([0xA5]) * 64
 KINDS = (OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.LINEAR)

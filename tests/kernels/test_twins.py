@@ -13,13 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision, kernel_precision
-from hwsearch.hardware.blocks import blocks
-from hwsearch.hardware.strips import strips
-from hwsearch.hardware.tiling import convolution_tiling
-from hwsearch.kernels import reference
+from hwsearch.integers import reference
+from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.kernels.bodies.cortex_m import strips
+from hwsearch.kernels.bodies.cortex_m0 import blocks
+from hwsearch.kernels.bodies.portable import convolution_tiling
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
     C_FOLDER,
@@ -33,9 +35,7 @@ from hwsearch.kernels.catalogue import (
     scratch_bytes,
     supported,
 )
-from hwsearch.kernels.integer_network import OpConstants, StoredWeights
-from hwsearch.kernels.targets import INCLUDES, units
-from hwsearch.kernels.toolchain import build_shared, find_compiler
+from hwsearch.measuring.targets import INCLUDES, units
 
 GUARD = 64
 FILL = 0xA5

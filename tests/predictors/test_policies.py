@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hwsearch.errors import SpaceError
 from hwsearch.graph.menu import PolicyKind, PolicyShape
-from hwsearch.kernels import execute
+from hwsearch.integers import execute
 from hwsearch.predictors.gate import gate_graph, gate_network
 from hwsearch.predictors.policy import EntryResults, cross_fitted, fit_policy
 from hwsearch.predictors.threshold import first_confident, fit_thresholds

@@ -12,7 +12,7 @@ from hwsearch.errors import SpaceError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
-from hwsearch.kernels import execute
+from hwsearch.integers import execute
 from hwsearch.quantizers.calibrate import estimate_statistics
 from hwsearch.quantizers.fold import fold_model, folded_forward, integer_threshold, logit_step, multiplier_and_shift
 from hwsearch.quantizers.training import narrowest, widest

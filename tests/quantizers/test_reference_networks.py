@@ -6,7 +6,7 @@ import torch
 
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.space import list_spaces, load_space, network_for_space
-from hwsearch.kernels import execute
+from hwsearch.integers import execute
 from hwsearch.quantizers.calibrate import calibrate_activations, estimate_statistics
 from hwsearch.quantizers.fold import fold_model, folded_forward
 from hwsearch.quantizers.supernet import Supernet

@@ -21,13 +21,13 @@ from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, build_space
 from hwsearch.graph.space_file import ExitTable, PoliciesTable, SpaceTable
 from hwsearch.hardware.cost import Budget
-from hwsearch.hardware.cost_model import CostModel, OpPrice
-from hwsearch.hardware.front import ParetoFront
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
-from hwsearch.hardware.layout import STEP_BYTES, in_lines, packed_weight_bytes, requantize_bytes, scratch_bytes
 from hwsearch.hardware.profile import HardwareProfile, Provenance
+from hwsearch.kernels.layout import STEP_BYTES, in_lines, packed_weight_bytes, requantize_bytes, scratch_bytes
+from hwsearch.pricing.cost_model import CostModel, OpPrice
 from hwsearch.quantizers.calibrate import untrained_supernet
 from hwsearch.quantizers.supernet import Supernet
+from hwsearch.results.front import ParetoFront
 from hwsearch.study.search import search
 from hwsearch.tasks.float_training import train_float
 from hwsearch.tasks.task import Split, Task

@@ -17,7 +17,7 @@ import pytest
 from hwsearch.errors import ClusterError, InfeasibleBudget, JobError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.hardware.cost import Budget, PolicyCost
-from hwsearch.hardware.front import ParetoFront
+from hwsearch.results.front import ParetoFront
 from hwsearch.study import search as search_module
 from hwsearch.study.evaluate import Material, build, evaluate_assignment
 from hwsearch.study.pool import Faults, InProcessPool, Notify, RayPool, SimulatedPool, ignore

@@ -9,7 +9,7 @@ from hwsearch.errors import JobError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.hardware.cost import Cost, PolicyCost
-from hwsearch.hardware.front import FrontPoint
+from hwsearch.results.front import FrontPoint
 from hwsearch.study.trial_log import TrialLog, TrialRecord
 
 HEADER: dict[str, Any] = {"seed": 0, "space": "bars", "budget": {"latency_us": 20.0}}

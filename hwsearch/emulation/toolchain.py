@@ -1,0 +1,311 @@
+"""C compilers: which one builds for a target, with which flags, and what it built before.
+
+Flags are fixed here and recorded in every table, because a table is only valid for code built the same way. Functions
+and loops are aligned, so that cycles do not move with the order in which functions are linked.
+"""
+
+import hashlib
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hwsearch.errors import ToolchainError
+
+_FREESTANDING = Path(__file__).parent / "freestanding"
+"""The one header that C without an operating system may include and compilers do not bring: string.h."""
+HOST = "host"
+CORTEX_M4 = "cortex-m4"
+CORTEX_M_TARGETS = (CORTEX_M4, "cortex-m33", "cortex-m7", "cortex-m0plus")
+RISCV_TARGETS = {"rv32imc": ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c")}
+"""RISC-V cores without an operating system, and what tells the compiler which one."""
+AARCH64_TARGETS = {"aarch64": ("-target", "aarch64-freestanding-none")}
+"""64-bit Arm cores, any: what is timed is what a Linux computer is given."""
+LINUX_TARGETS = {"linux-aarch64": "aarch64-linux-gnu.2.28", "linux-x86_64": "x86_64-linux-gnu.2.28"}
+"""Other computers, by `uname`, and the compiler's name for them; 2.28 is the oldest C library that what is built runs with."""
+
+FLASH_START, FLASH_BYTES = 0x0800_0000, 2048 * 1024
+RAM_START, RAM_BYTES = 0x2000_0000, 640 * 1024
+
+_WARNINGS = ("-Wall", "-Wextra", "-Werror")
+_SECTIONS = ("-ffunction-sections", "-fdata-sections")
+_ALIGNED = ("-falign-functions=32", "-falign-loops=4")
+_BARE = ("-ffreestanding", "-fomit-frame-pointer", f"-isystem{_FREESTANDING}")
+# zig switches builtins off and traps on where there is no operating system: memcpy of 4 bytes would become a call.
+_ZIG = ("-fbuiltin", "-fno-sanitize=undefined")
+_COMMON = ("-std=c99", "-O3", *_WARNINGS)
+_HOST_FLAGS = {"gcc": (*_COMMON, "-fPIC"), "ziglang": (*_COMMON, "-fPIC", "-fno-sanitize=undefined")}
+
+_ZIG_PROCESSORS = {
+    CORTEX_M4: "cortex_m4", "cortex-m33": "cortex_m33+dsp", "cortex-m7": "cortex_m7", "cortex-m0plus": "cortex_m0plus",
+}  # fmt: skip
+
+
+def _flags(target: str, style: str) -> tuple[str, ...]:
+    """Flags of a target for compilers of a style, `gcc` or `ziglang`."""
+    if target == HOST:
+        return _HOST_FLAGS[style]
+    if target in LINUX_TARGETS:
+        return ("-target", LINUX_TARGETS[target], *_HOST_FLAGS[style])
+    processor: tuple[str, ...]
+    if target in RISCV_TARGETS:
+        processor = (*RISCV_TARGETS[target], *_ZIG)
+    elif target in AARCH64_TARGETS:
+        processor = (*AARCH64_TARGETS[target], *_ZIG)
+    elif style == "gcc":
+        processor = (f"-mcpu={target}", "-mthumb", "-mfloat-abi=soft", "-fno-tree-loop-distribute-patterns")
+    else:
+        processor = ("-target", "thumb-freestanding-eabi", f"-mcpu={_ZIG_PROCESSORS[target]}", *_ZIG)
+    return (*_COMMON, *processor, *_SECTIONS, *_ALIGNED, *_BARE)
+
+
+SECTION_ALIGNMENT = 32
+"""Bytes at whose multiples every function and table begins in a linked image: a line of the largest flash cache.
+
+So each occupies the same wherever it lies, sizes of parts add up to that of the whole, and no table shares a line.
+"""
+BUILTINS_BEGIN, BUILTINS_END = "hw_builtins_begin", "hw_builtins_end"
+"""Symbols around what the compiler's own library adds: divisions, wide products, memset."""
+
+_LINKER_SCRIPT = f"""\
+MEMORY {{
+  FLASH (rx) : ORIGIN = {FLASH_START:#x}, LENGTH = {FLASH_BYTES // 1024}K
+  RAM (rwx) : ORIGIN = {RAM_START:#x}, LENGTH = {RAM_BYTES // 1024}K
+}}
+SECTIONS {{
+  .text : SUBALIGN({SECTION_ALIGNMENT}) {{
+    {BUILTINS_BEGIN} = .;
+    *compiler_rt*(.text .text.*)
+    *libgcc*(.text .text.*)
+    . = ALIGN({SECTION_ALIGNMENT});
+    {BUILTINS_END} = .;
+    *(.text .text.*)
+    . = ALIGN({SECTION_ALIGNMENT});
+  }} >FLASH
+  .rodata : SUBALIGN({SECTION_ALIGNMENT}) {{ *(.rodata .rodata.* .srodata .srodata.*) . = ALIGN({SECTION_ALIGNMENT}); }} >FLASH
+  .data : {{ . = ALIGN(8); *(.data .data.* .sdata .sdata.*) }} >RAM
+  .bss (NOLOAD) : {{ . = ALIGN(8); *(.bss .bss.* .sbss .sbss.*) *(COMMON) }} >RAM
+  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.eh_frame*) *(.comment) }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiler:
+    """A C compiler for one target, and the flags that everything is built with."""
+
+    name: str
+    """`ziglang`, `arm-none-eabi-gcc`, `cc`, `gcc`, `clang`, or what the variable CC names."""
+    version: str
+    target: str
+    command: tuple[str, ...]
+    flags: tuple[str, ...]
+
+    @property
+    def description(self) -> str:
+        return f"{self.name} {self.version}" if self.name == "ziglang" else self.version
+
+    @property
+    def recorded_flags(self) -> str:
+        """The flags that decide what code comes out, without folders of this machine."""
+        return " ".join(flag for flag in self.flags if not flag.startswith("-isystem"))
+
+
+def find_compiler(target: str, prefer: str | None = None) -> Compiler:
+    """The compiler for `target` (`host`, a bare core or a Linux computer), or exactly the one that `prefer` names.
+
+    On the host the variable CC comes first, as everywhere.
+
+    Raises:
+        ToolchainError: there is none.
+
+    >>> find_compiler("host").target
+    'host'
+    """
+    known = (HOST, *CORTEX_M_TARGETS, *RISCV_TARGETS, *AARCH64_TARGETS, *LINUX_TARGETS)
+    if target not in known:
+        raise ToolchainError(f"A target must be one of {', '.join(known)}, but found {target!r}; choose one of them.")
+    for name in (prefer,) if prefer else _candidates(target):
+        command = _command(name)
+        if command:
+            style = "ziglang" if name == "ziglang" else "gcc"
+            version = _version(name, command)
+            return Compiler(name=name, version=version, target=target, command=command, flags=_flags(target, style))
+    wanted = prefer or ", ".join(_candidates(target))
+    raise ToolchainError(
+        f"Building C for {target} needs one of these compilers: {wanted}, but none was found; "
+        "install one with: pip install 'hwsearch[mcu]' (it brings ziglang)."
+    )
+
+
+def _candidates(target: str) -> tuple[str, ...]:
+    if target in LINUX_TARGETS or target in RISCV_TARGETS or target in AARCH64_TARGETS:
+        return ("ziglang",)
+    if target in CORTEX_M_TARGETS:
+        return ("arm-none-eabi-gcc", "ziglang")
+    return (os.environ["CC"],) if os.environ.get("CC") else ("cc", "gcc", "clang", "ziglang")
+
+
+def _command(name: str) -> tuple[str, ...]:
+    """How to call a compiler; empty if it is not installed."""
+    if name == "ziglang":
+        return (sys.executable, "-m", "ziglang", "cc") if importlib.util.find_spec("ziglang") else ()
+    words = tuple(shlex.split(name))
+    return words if shutil.which(words[0]) else ()
+
+
+@cache
+def _version(name: str, command: tuple[str, ...]) -> str:
+    """What a compiler says of itself, for the record.
+
+    zig's own number comes first, since clang's does not tell which run-time library and driver were used.
+    """
+    clang_or_gcc = _run((*command, "--version"), "ask for the version of").splitlines()[0].split("(http")[0].strip()
+    if name == "ziglang":
+        return f"{_run((*command[:-1], 'version'), 'ask for the version of').strip()} ({clang_or_gcc})"
+    return clang_or_gcc
+
+
+def build_elf(
+    sources: Sequence[Path],
+    *,
+    out: Path,
+    compiler: Compiler,
+    includes: Sequence[Path] = (),
+    macros: Sequence[str] = (),
+    keep: Sequence[str],
+) -> Path:
+    """Link an image without an operating system at `out`: code and constants in flash, variables in RAM, no start-up code.
+
+    `keep` names the functions that will be called; what they do not reach is left out. Each source is compiled alone and kept,
+    so that packages which share kernels build them once.
+
+    Raises:
+        ToolchainError: the compiler refuses the sources.
+    """
+    script = in_cache("link", _LINKER_SCRIPT.encode(), "bare.ld")
+    roots = [f"-Wl,-u,{symbol}" for symbol in keep]
+    # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
+    linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
+    linking += [] if compiler.name == "ziglang" else ["-nostartfiles"]
+    options = _options(compiler, includes, macros)
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [Path(folder) / f"{number}.o" for number in range(len(sources))]
+        for source, compiled in zip(sources, objects, strict=True):
+            _build([source], includes, [*options, "-c", str(source)], compiled, compiler)
+        return _build(objects, (), [*compiler.flags, *map(str, objects), *linking], out, compiler)
+
+
+def build_shared(
+    sources: Sequence[Path], *, out: Path, compiler: Compiler, includes: Sequence[Path] = (), macros: Sequence[str] = ()
+) -> Path:
+    """Link a shared library for this computer at `out`.
+
+    Raises:
+        ToolchainError: the compiler refuses the sources.
+    """
+    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources), "-shared"], out, compiler)
+
+
+def build_program(
+    sources: Sequence[Path], *, out: Path, compiler: Compiler, includes: Sequence[Path] = (), macros: Sequence[str] = ()
+) -> Path:
+    """Link an executable program at `out`.
+
+    Raises:
+        ToolchainError: the compiler refuses the sources.
+    """
+    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources)], out, compiler)
+
+
+def _options(compiler: Compiler, includes: Sequence[Path], macros: Sequence[str]) -> list[str]:
+    return [*compiler.flags, *(f"-D{macro}" for macro in macros), *(f"-I{folder}" for folder in includes)]
+
+
+def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequence[str], out: Path, compiler: Compiler) -> Path:
+    """Run the compiler, unless it built exactly this before."""
+    places = {*map(str, sources), *(f"-I{folder}" for folder in includes)}  # what is built does not depend on where it lies
+    options = [argument for argument in arguments if argument not in places]
+    key = _content_key(compiler, options, _read(sources, includes))
+    built = cache_folder() / "build" / f"{key}{out.suffix}"
+    if not built.exists():
+        built.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=built.parent) as folder:
+            result = Path(folder) / out.name
+            _run((*compiler.command, *arguments, "-o", str(result)), "build with")
+            result.replace(built)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(built, out)
+    return out
+
+
+_INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*[<"]([^>"\n]+)[>"]', re.MULTILINE)
+
+
+def _read(sources: Sequence[Path], includes: Sequence[Path]) -> list[Path]:
+    """The sources and every file that they may include, through others too, whatever is switched on."""
+    found = dict.fromkeys(sources)
+    waiting = list(sources)
+    while waiting:
+        file = waiting.pop()
+        for name in _INCLUDE.findall(file.read_bytes()):
+            for folder in (file.parent, *includes):
+                path = folder / name.decode()
+                if path.is_file() and path not in found:
+                    found[path] = None
+                    waiting.append(path)
+    return list(found)
+
+
+def _content_key(compiler: Compiler, arguments: Sequence[str], files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(repr((compiler.command, compiler.version, list(arguments))).encode())
+    for path in files:
+        digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _run(command: Sequence[str], purpose: str) -> str:
+    environment = dict(os.environ)
+    environment.setdefault("ZIG_GLOBAL_CACHE_DIR", str(cache_folder() / "zig"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        said = next((line for line in lines if "error" in line), lines[-1] if lines else "nothing")
+        raise ToolchainError(
+            f"To {purpose} {shlex.join(command[:4])} … must succeed, but it left with code {done.returncode} and said: "
+            f"{said.strip()}; check the compiler's installation and the sources."
+        )
+    return done.stdout
+
+
+def in_cache(folder: str, content: bytes, name: str) -> Path:
+    """A file of this name and content in the cache, written once, alone in its folder."""
+    path = cache_folder() / folder / hashlib.sha256(content).hexdigest()[:16] / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            file.write(content)
+        Path(file.name).replace(path)
+    return path
+
+
+@cache
+def cache_folder() -> Path:
+    """Where built code is kept between runs: `$XDG_CACHE_HOME/hwsearch`, or a temporary folder if that cannot be written."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(home) / "hwsearch"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"hwsearch-{os.getuid()}"
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder

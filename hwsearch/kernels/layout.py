@@ -1,0 +1,126 @@
+"""How tensors lie in a device's memory: the sizes that prices, measurements and exports share."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Protocol
+
+from hwsearch.graph.menu import PolicyKind
+from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
+from hwsearch.graph.op import Op, OpKind, Shape
+from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
+from hwsearch.kernels.bodies.cortex_m import depthwise_streams, polynomials, strips
+from hwsearch.kernels.bodies.cortex_m0 import blocks, channel_tile
+from hwsearch.kernels.bodies.portable import convolution_tiling, depthwise_stretches
+
+LINE_BYTES = 32
+"""Every function and table begins at a multiple of this in flash: a line of the largest flash cache."""
+
+STEP_BYTES = 64
+"""One operation of one menu entry in the exported program of a 32-bit device: `hw_op` (60 bytes) and its kernel's address."""
+
+_SEGMENT_BYTES, _PRICE_BYTES = 12, 8
+"""`hw_segment` of a 32-bit device, and a price or a threshold."""
+
+
+def in_lines(n_bytes: int) -> int:
+    """What so many bytes occupy in flash."""
+    return -(-n_bytes // LINE_BYTES) * LINE_BYTES
+
+
+def packed_weight_bytes(op: Op, stored_bits: int) -> int:
+    """Bytes of an operation's weights: dense codes of `stored_bits`, each output channel's row padded to 4 bytes."""
+    row_bits = op.reduction * stored_bits
+    return op.out_channels * (-(-row_bits // 32) * 4)
+
+
+_CONSTANTS = {OpKind.ADD: 3, OpKind.AVG_POOL: 2, OpKind.REQUANTIZE: 2}
+"""Constants of operations without weights: multipliers and one shift. Others have none."""
+
+
+def requantize_bytes(op: Op, logits: bool = False) -> int:
+    """Bytes of the constants that one menu entry needs for this operation, each an int32.
+
+    With weights: bias, multiplier and shift of each output channel, of `logits` the bias alone.
+    """
+    constants = op.out_channels * (1 if logits else 3) if op.has_weights else _CONSTANTS.get(op.kind, 0)
+    return in_lines(4 * constants)
+
+
+def program_bytes(entries: int, kind: PolicyKind) -> int:
+    """Bytes of what ties a model's parts together: `hw_program`, segments, thresholds and prices of the entries."""
+    tables = [LINE_BYTES, _SEGMENT_BYTES * entries, _PRICE_BYTES * entries]
+    if kind is PolicyKind.GATE:
+        tables.append(_SEGMENT_BYTES)
+    elif kind is not PolicyKind.STATIC:
+        tables.append(_PRICE_BYTES * (entries - 1))
+    return sum(map(in_lines, tables))
+
+
+def activation_bytes(shape: Shape, bits: int) -> int:
+    """Bytes of a tensor in the arena: one byte per code at any width up to 8 bits, four per logit (32 bits)."""
+    return math.prod(shape) * (4 if bits == 32 else 1)
+
+
+def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment, isa: str = "") -> MemoryPlan:
+    """Where everything lies that one stretch of operations (`Menu.runs`) makes; the exported program uses this very plan.
+
+    The network's input is not in the arena: it stays where the caller holds it, since a cascade reads it more than once.
+    """
+
+    def tensor_bytes(name: str) -> int:
+        return 0 if name == INPUT else activation_bytes(network[name].out_shape, network.output_bits(name, assignment))
+
+    plan = plan_memory(network, tensor_bytes, lambda op: scratch_bytes(op, assignment[op.name], isa), ops)
+    return replace(plan, arena_bytes=-(-plan.arena_bytes // 8) * 8)  # the size of an 8-byte aligned C object
+
+
+BODIES = {
+    "ARMv7E-M": "cortex_m",
+    "ARMv8-M Mainline with DSP": "cortex_m",
+    "ARMv6-M": "cortex_m0",
+    "RV32IMC": "riscv",
+    "x86-64": "x86",
+    "ARMv8-A": "neon",
+}
+"""Folders of kernels that replace portable ones, by the name of an instruction set that a profile's `[device] isa` gives."""
+
+
+@cache
+def scratch_bytes(op: Op, precision: Precision, isa: str = "") -> int:
+    """Bytes of working memory that the kernel of an operation needs: the largest of its bodies' needs.
+
+    Those are the portable one and that of the instruction set, or without one those of any core. Convolutions pack tiles of
+    their input; depthwise ones expand their weights, copy and sum a few rows of four channels; linear operations expand
+    their input.
+    """
+    runs_at, folder = kernel_precision(precision), BODIES.get(isa, "")
+    if op.kind is OpKind.CONV2D:
+        return max(cut.scratch_bytes() for cut in _convolution_cuts(op, runs_at, folder) if cut)
+    if op.kind is OpKind.DEPTHWISE_CONV2D:
+        return max(cut.scratch_bytes() for cut in _depthwise_cuts(op, runs_at, folder) if cut)
+    if op.kind is OpKind.LINEAR:
+        return -(-op.reduction // 32) * 72 if precision.weight_bits <= 3 else -(-op.reduction // 16) * 32
+    return 0
+
+
+class _Cut(Protocol):
+    def scratch_bytes(self) -> int: ...
+
+
+def _convolution_cuts(op: Op, precision: Precision, folder: str) -> Iterator[_Cut | None]:
+    yield convolution_tiling(op)
+    if folder != "cortex_m0":
+        yield strips(op, precision)
+        yield polynomials(op, precision)
+    if folder != "cortex_m":
+        yield blocks(op, precision)
+
+
+def _depthwise_cuts(op: Op, precision: Precision, folder: str) -> Iterator[_Cut | None]:
+    yield depthwise_stretches(op)
+    if folder != "cortex_m0":
+        yield depthwise_streams(op, precision)
+    if folder != "cortex_m":
+        yield channel_tile(op, precision)
