@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.errors import BundleError
+from hwsearch.files import first_fault
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
 from hwsearch.results.final_model import Certificate
@@ -117,9 +118,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate(_known_schema(json.loads(content), path))
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise BundleError(f"{path} must have valid fields, but {where}: {fault['msg']}; export the bundle again.") from error
+        raise BundleError(first_fault("A bundle's manifest", str(path), Manifest, error)) from error
 
 
 def _digest(content: bytes, found: "re.Match[bytes]") -> str:
