@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from kernels import layers
 
-from hwsearch.emulation.toolchain import HOST, find_compiler
+from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.integers import reference

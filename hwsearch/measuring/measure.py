@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hwsearch.emulation.toolchain import HOST, find_compiler
+from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
@@ -66,7 +67,7 @@ def measure(
     _require_own_kernels(header, destination.name)
     shapes = tuple(grid) if grid is not None else (*GRIDS[header.library.grid](), *network_grid(networks))
     works = {work.key: work for work in shapes}
-    with open_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header) as chosen:
+    with open_target(target or (HOST.name if header.counter.unit == "ns" else EMULATOR), header) as chosen:
         _require_unit(header, destination.name, chosen)
         derive_again(destination)
         sources = source_sha256(header.device.isa)
@@ -118,7 +119,7 @@ class _Sweep:
 def _sweep(chosen: Target, works: Sequence[Work], workers: int | None, meter: Path | None, progress: Progress) -> _Sweep:
     if not works:
         return _Sweep(timed=[], trace=None)
-    watching = find_meter(meter, on_this_computer=chosen.name == HOST)
+    watching = find_meter(meter, on_this_computer=chosen.name == HOST.name)
     if watching is not None:
         watching.start()
     timed = _time_all(chosen, works, workers, progress)
@@ -160,18 +161,20 @@ def open_target(name: str, header: ProfileHeader) -> Iterator[Target]:
     """The target `emulator`, `host` or `ssh:USER@HOST[:PORT]`, with the compiler that the profile names."""
     if name == EMULATOR:
         yield emulator_target(header.device, header.memory, _compiler(header))
-    elif name == HOST:
+    elif name == HOST.name:
         yield HostTarget(compiler=find_compiler(HOST, _compiler(header)))
     elif name.startswith(PREFIX):
         with remote_target(name) as chosen:
             yield chosen
     else:
-        raise ProfileError(f"A target must be {EMULATOR}, {HOST} or ssh:USER@HOST, but found {name!r}; choose one of the three.")
+        raise ProfileError(
+            f"A target must be {EMULATOR}, {HOST.name} or ssh:USER@HOST, but found {name!r}; choose one of the three."
+        )
 
 
 def _places(device: str, folder: Path | None) -> tuple[Path, Path]:
     """The folder a profile is read from, and the one its table is written to."""
-    name = f"host_{platform.machine()}" if device == HOST else device
+    name = f"host_{platform.machine()}" if device == HOST.name else device
     found = find_profile(name, [folder] if folder else [])
     given_as_path = folder is None and Path(device).exists()
     return found, found if given_as_path else (folder or Path("hardware_profiles")) / found.resolve().name

@@ -21,8 +21,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from hwsearch.emulation.build_target import LINUX_TARGETS
 from hwsearch.emulation.image import code_bytes
-from hwsearch.emulation.toolchain import LINUX_TARGETS, Compiler, build_program, build_shared, find_compiler, in_cache
+from hwsearch.emulation.toolchain import Compiler, build_program, build_shared, find_compiler, in_cache
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.profile import Provenance
@@ -225,7 +226,7 @@ def remote_target(target: str) -> Iterator[RemoteTarget]:
             f"A computer to measure on must be one of {', '.join(LINUX_TARGETS)}, but {connection.address.place} is {name}; "
             "write its table by hand."
         )
-    compiler = find_compiler(name)
+    compiler = find_compiler(LINUX_TARGETS[name])
     with tempfile.TemporaryDirectory() as folder:
         connection.start(_timing_program(compiler, Path(folder)))
     try:

@@ -17,10 +17,14 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.emulation.cycles import CORTEX_M4, CoreTiming, FlashTiming, core_timing
+from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
 from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.flash import FlashTiming
 from hwsearch.emulation.image import code_bytes
-from hwsearch.emulation.toolchain import HOST, Compiler, build_elf, build_shared, find_compiler, in_cache
+from hwsearch.emulation.known_cores import find_core
+from hwsearch.emulation.processor_core import Core
+from hwsearch.emulation.toolchain import Compiler, build_elf, build_shared, find_compiler, in_cache
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.header import Device, Memory
 from hwsearch.hardware.profile import Provenance
@@ -136,9 +140,7 @@ def record(case: Case, pointer_bits: int, constant: Place, variable: Place, outp
 
 
 @cache
-def _build_core(
-    compiler: Compiler, timing: CoreTiming, flash: FlashTiming, watch_alignment: bool, function: Kernel
-) -> EmulatedCore:
+def _build_core(compiler: Compiler, core: Core, flash: FlashTiming, watch_alignment: bool, function: Kernel) -> EmulatedCore:
     with tempfile.TemporaryDirectory() as folder:
         elf = build_elf(
             [C_FOLDER / source for source in function.sources],
@@ -148,7 +150,7 @@ def _build_core(
             macros=["HW_SELECTED"],
             keep=[function.symbol],
         )
-        return EmulatedCore(elf, core=timing, flash=flash, watch_alignment=watch_alignment)
+        return EmulatedCore(elf, core=core, flash=flash, watch_alignment=watch_alignment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,40 +163,40 @@ class EmulatorTarget:
 
     compiler: Compiler
     flash: FlashTiming
-    timing: CoreTiming = CORTEX_M4
+    core: Core = CORTEX_M4
     watch_alignment: bool = False
 
     @property
     def provenance(self) -> Provenance:
-        """A model of pipelines is held to no silicon."""
-        return Provenance.MODELLED if self.timing.pipeline else Provenance.EMULATED
+        """A model of issue alone is held to no silicon."""
+        return Provenance.MODELLED if self.core.issue_only else Provenance.EMULATED
 
-    def core(self, function: Kernel) -> EmulatedCore:
+    def holding(self, function: Kernel) -> EmulatedCore:
         """The emulated core that holds one kernel and nothing else."""
-        return _build_core(self.compiler, self.timing, self.flash, self.watch_alignment, function)
+        return _build_core(self.compiler, self.core, self.flash, self.watch_alignment, function)
 
     def code_bytes(self, function: Kernel) -> int:
-        return self.core(function).image.own_bytes
+        return self.holding(function).image.own_bytes
 
     def builtins(self, function: Kernel) -> dict[str, int]:
-        return self.core(function).image.builtins
+        return self.holding(function).image.builtins
 
     def runtime(self) -> dict[PolicyKind, dict[str, int]]:
         return runtime_bytes(self.compiler)
 
     def digest(self, function: Kernel) -> bytes:
-        return hashlib.sha256(repr(self.core(function).image.segments).encode()).digest()
+        return hashlib.sha256(repr(self.holding(function).image.segments).encode()).digest()
 
     def describe(self) -> str:
         flash = self.flash
         code = _cache_text(flash.code_lines, flash.code_line_bytes, flash.code_ways)
         data = _cache_text(flash.data_lines, flash.data_line_bytes, flash.data_ways)
         waits = f"{flash.wait_states} flash wait states, {code} and {data} caches"
-        return f"unicorn {version('unicorn')}; {self.timing.name}; {waits}"
+        return f"unicorn {version('unicorn')}; {self.core.description}; {waits}"
 
     def time(self, case: Case) -> Timing:
         """One call from cold caches; emulation is deterministic, so once is enough."""
-        return time_on(self.core(kernel(case.op, case.precision)), case)
+        return time_on(self.holding(kernel(case.op, case.precision)), case)
 
 
 def _cache_text(lines: int, line_bytes: int, ways: int) -> str:
@@ -229,7 +231,7 @@ def _build_library(compiler: Compiler, function: Kernel) -> tuple[ctypes.CDLL, b
 class HostTarget:
     """This computer, timed by its monotonic clock."""
 
-    name: ClassVar[str] = HOST
+    name: ClassVar[str] = HOST.name
     unit: ClassVar[str] = "ns"
     provenance: ClassVar[Provenance] = Provenance.MEASURED
     workers: ClassVar[int] = 1
@@ -300,5 +302,5 @@ def processor_name() -> str:
 
 def emulator_target(device: Device, memory: Memory, prefer: str | None = None) -> EmulatorTarget:
     """The emulated core of a profile; `prefer` names the compiler."""
-    timing = core_timing(device.core)
-    return EmulatorTarget(compiler=find_compiler(timing.processor, prefer), flash=flash_timing(memory), timing=timing)
+    core = find_core(device.core)
+    return EmulatorTarget(compiler=find_compiler(core.build_target, prefer), flash=flash_timing(memory), core=core)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsearch.emulation.cycles import ESP32_C3, NO_WAIT
+from hwsearch.emulation.cores.esp32_c3 import ESP32_C3
 from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
@@ -33,7 +34,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> EmulatedCore:
     elf = build_elf(
         [C_FOLDER / source for source in sorted({source for function in functions for source in function.sources})],
         out=tmp_path_factory.mktemp("riscv") / "kernels.elf",
-        compiler=find_compiler("rv32imc"),
+        compiler=find_compiler(ESP32_C3.build_target),
         includes=INCLUDES,
         keep=[function.symbol for function in functions],
     )

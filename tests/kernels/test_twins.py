@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hwsearch.emulation.build_target import HOST
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind
@@ -60,7 +61,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     built = build_shared(
         [C_FOLDER / source for source in all_sources()],
         out=tmp_path_factory.mktemp("kernels") / "kernels.so",
-        compiler=find_compiler("host"),
+        compiler=find_compiler(HOST),
         includes=sorted({(C_FOLDER / header).parent for header in HEADERS}),
         macros=[macro],
     )
@@ -76,7 +77,7 @@ def test_the_best_body_of_this_processor_is_chosen(compiler: str, tmp_path: Path
     built = build_shared(
         [tmp_path / "level.c"],
         out=tmp_path / "level.so",
-        compiler=find_compiler("host", compiler),
+        compiler=find_compiler(HOST, compiler),
         includes=sorted({(C_FOLDER / header).parent for header in HEADERS}),
     )
     able = [{*features} <= processor_features() for name, (_, features) in BODIES.items() if name != "portable"]
@@ -438,7 +439,7 @@ def test_a_package_compiles_only_what_it_selects(tmp_path: Path) -> None:
     built = build_shared(
         [C_FOLDER / source for source in all_sources() if source.endswith("/hw_linear.c")],
         out=tmp_path / "linear.so",
-        compiler=find_compiler("host"),
+        compiler=find_compiler(HOST),
         includes=[*sorted({(C_FOLDER / header).parent for header in HEADERS}), tmp_path],
         macros=["HW_SELECTED"],
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsearch.emulation.build_target import LINUX_TARGETS
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import Op, OpKind
@@ -181,5 +182,5 @@ def test_an_address_that_is_none_is_refused(text: str) -> None:
 def test_the_timing_program_is_built_for_aarch64_too(tmp_path: Path) -> None:
     from hwsearch.measuring.remote import _timing_program
 
-    program = _timing_program(find_compiler("linux-aarch64"), tmp_path).read_bytes()
+    program = _timing_program(find_compiler(LINUX_TARGETS["linux-aarch64"]), tmp_path).read_bytes()
     assert program[:4] == b"\x7fELF" and program[18:20] == b"\xb7\x00"  # EM_AARCH64
