@@ -25,10 +25,8 @@ from hwsearch.integers import reference
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
-    C_FOLDER,
     WIDTHS,
     all_kernels,
-    all_sources,
     arguments,
     kernel,
     op_bytes,
@@ -37,7 +35,7 @@ from hwsearch.kernels.catalogue import (
 )
 from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.remote import _timing_program
-from hwsearch.measuring.targets import INCLUDES
+from hwsearch.measuring.targets import INCLUDES, units
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 GUARD, FILL, REPEATS = bytes([0xA5]) * 64, 0xA5, 3
@@ -112,7 +110,7 @@ def qemu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Board:
     program = build_elf(
-        [C_FOLDER / source for source in all_sources()],
+        units(all_kernels()),
         out=tmp_path_factory.mktemp("emulated") / "kernels.elf",
         compiler=find_compiler(CORTEX_A72.build_target),
         includes=INCLUDES,

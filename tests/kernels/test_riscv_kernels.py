@@ -17,7 +17,7 @@ from hwsearch.integers import reference
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import INCLUDES
+from hwsearch.measuring.targets import INCLUDES, units
 
 GUARD = bytes([0xA5]) * 64
 KINDS = (OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.LINEAR)
@@ -32,7 +32,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> EmulatedCore:
     """All functions with weights in one image."""
     functions = [function for kind in KINDS for function in kernels_of(kind)]
     elf = build_elf(
-        [C_FOLDER / source for source in sorted({source for function in functions for source in function.sources})],
+        units(functions),
         out=tmp_path_factory.mktemp("riscv") / "kernels.elf",
         compiler=find_compiler(ESP32_C3.build_target),
         includes=INCLUDES,

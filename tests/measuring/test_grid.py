@@ -111,7 +111,7 @@ def test_the_shipped_table_was_measured_from_the_kernels_that_ship(profile: Hard
 
 @pytest.mark.parametrize(("isa", "own"), BODIES.items())
 def test_the_recorded_hash_covers_every_file_that_is_built_for_an_instruction_set(isa: str, own: str) -> None:
-    found = {str(path.relative_to(C_FOLDER)) for folder in ("portable", own) for path in (C_FOLDER / folder).glob("*.[ch]")}
+    found = {str(path.relative_to(C_FOLDER)) for folder in ("portable", own) for path in (C_FOLDER / folder).rglob("*.[ch]")}
     assert {*files_behind(isa)} == found | {"hw_kernels.h"}
 
 
