@@ -29,7 +29,7 @@ from hwsearch.hardware.profile import load_profile
 from hwsearch.kernels.catalogue import supported
 from hwsearch.measuring.cases import random_case
 from hwsearch.measuring.measure import open_target
-from hwsearch.measuring.targets import Target
+from hwsearch.measuring.targets.emulator import Target
 from hwsearch.pricing.cost_model import CostModel
 
 SEED = 1

@@ -29,7 +29,7 @@ from hwsearch.integers import reference
 from hwsearch.kernels.bodies.cortex_m import depthwise_streams, packing, polynomials
 from hwsearch.kernels.catalogue import ALL_PRECISIONS
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import EmulatorTarget, flash_timing
+from hwsearch.measuring.targets.emulator import EmulatorTarget, flash_timing
 
 BOARD = "nucleo_l4r5zi"
 PUBLISHED = Path(__file__).with_name("cmsis_nn_cortex_m4.csv")

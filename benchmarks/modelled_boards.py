@@ -17,7 +17,7 @@ from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.measuring.cases import random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 WIDTHS = ((32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), *[(512, 512, 1)] * 5,
           (512, 1024, 2), (1024, 1024, 1))  # fmt: skip

@@ -19,7 +19,7 @@ from hwsearch.hardware.header import ProfileHeader
 from hwsearch.integers.execute import Execution
 from hwsearch.integers.integer_model import Codes
 from hwsearch.kernels.runtime import ENTRY_POINTS
-from hwsearch.measuring.targets import flash_timing
+from hwsearch.measuring.targets.emulator import flash_timing
 
 RUN, RUN_BETWEEN = "hw_model_run", "hw_model_run_between"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from hwsearch.hardware.header import RunRecord, read_header, read_runs
 from hwsearch.hardware.profile import TABLE_FILE, Measurement, read_measurements
 from hwsearch.kernels.catalogue import C_FOLDER, all_kernels, files_behind
-from hwsearch.measuring.targets import EMULATOR, Target
+from hwsearch.measuring.targets.emulator import EMULATOR, Target
 
 ENERGY_NOTE = "; energy: "
 """What separates a run's machine from where its energy came from."""

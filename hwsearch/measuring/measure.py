@@ -27,8 +27,8 @@ from hwsearch.measuring.cases import random_case
 from hwsearch.measuring.freshness import ENERGY_NOTE, outdated, source_sha256, still_valid
 from hwsearch.measuring.grid import GRIDS, Work, network_grid
 from hwsearch.measuring.power import EnergyTrace, Span, find_meter, whole_span, with_energy
-from hwsearch.measuring.remote import PREFIX, remote_target
-from hwsearch.measuring.targets import EMULATOR, HostTarget, Target, Timing, emulator_target
+from hwsearch.measuring.targets.emulator import EMULATOR, HostTarget, Target, Timing, emulator_target
+from hwsearch.measuring.targets.ssh import PREFIX, remote_target
 from hwsearch.progress import Progress, silent
 
 _CHUNK_MACS = 2_000_000

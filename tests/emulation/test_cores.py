@@ -19,7 +19,7 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.integers import reference
 from hwsearch.measuring.cases import random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 OTHERS = (CORTEX_M33, CORTEX_M7, CORTEX_M0PLUS, ESP32_C3)
 OPS = (

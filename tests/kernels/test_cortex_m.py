@@ -21,7 +21,7 @@ from hwsearch.kernels.bodies.portable import depthwise_stretches
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.loops.__main__ import FILES, text_of
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 GUARD, FILL = 64, 0xA5
 

@@ -18,7 +18,7 @@ from hwsearch.kernels.bodies.cortex_m0 import fields_and_limit
 from hwsearch.kernels.catalogue import C_FOLDER, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 GUARD = bytes([0xA5]) * 64
 GEOMETRY = tuple[tuple[int, int, int], int, tuple[int, int], tuple[int, int], tuple[int, int], int]

@@ -34,8 +34,8 @@ from hwsearch.kernels.catalogue import (
     scratch_bytes,
 )
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.remote import _timing_program
-from hwsearch.measuring.targets import INCLUDES, units
+from hwsearch.measuring.targets.emulator import INCLUDES, units
+from hwsearch.measuring.targets.ssh import _timing_program
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 GUARD, FILL, REPEATS = bytes([0xA5]) * 64, 0xA5, 3

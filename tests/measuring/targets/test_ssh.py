@@ -23,7 +23,7 @@ from hwsearch.kernels.catalogue import kernel
 from hwsearch.measuring.cases import random_case
 from hwsearch.measuring.grid import Work
 from hwsearch.measuring.measure import measure
-from hwsearch.measuring.remote import CONFIG_VARIABLE, Address, Connection, RemoteTarget, remote_target
+from hwsearch.measuring.targets.ssh import CONFIG_VARIABLE, Address, Connection, RemoteTarget, remote_target
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 needs_sshd = pytest.mark.skipif(
@@ -180,7 +180,7 @@ def test_an_address_that_is_none_is_refused(text: str) -> None:
 
 @pytest.mark.slow
 def test_the_timing_program_is_built_for_aarch64_too(tmp_path: Path) -> None:
-    from hwsearch.measuring.remote import _timing_program
+    from hwsearch.measuring.targets.ssh import _timing_program
 
     program = _timing_program(find_compiler(LINUX_TARGETS["linux-aarch64"]), tmp_path).read_bytes()
     assert program[:4] == b"\x7fELF" and program[18:20] == b"\xb7\x00"  # EM_AARCH64

@@ -29,7 +29,7 @@ from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, kernel
 from hwsearch.measuring.cases import Case
-from hwsearch.measuring.targets import HOST_REPEAT_NS, HOST_REPEATS, INCLUDES, Timing, record, units
+from hwsearch.measuring.targets.emulator import HOST_REPEAT_NS, HOST_REPEATS, INCLUDES, Timing, record, units
 
 PREFIX = "ssh:"
 CONFIG_VARIABLE = "HWSEARCH_SSH_CONFIG"
