@@ -57,7 +57,7 @@ class EmulatedPackage:
     """The package cross-compiled and loaded into the emulated core of a profile, or a Cortex-M4 where it has none."""
 
     def __init__(self, folder: Path, network: Network, header: ProfileHeader) -> None:
-        measured_with_zig = header.library.compiler.startswith(ZIG)
+        measured_with_zig = header.library.compiler_name == ZIG
         core = CORES.get(header.device.core, CORTEX_M4)
         self.core = core.name
         self.compiler = find_compiler(core.build_target, ZIG if measured_with_zig else None)

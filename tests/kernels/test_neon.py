@@ -34,7 +34,7 @@ from hwsearch.kernels.catalogue import (
     scratch_bytes,
 )
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets.emulator import INCLUDES, units
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 from hwsearch.measuring.targets.ssh import _timing_program
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")

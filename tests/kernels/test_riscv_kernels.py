@@ -17,7 +17,7 @@ from hwsearch.integers import reference
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets.emulator import INCLUDES, units
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 
 GUARD = bytes([0xA5]) * 64
 KINDS = (OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.LINEAR)

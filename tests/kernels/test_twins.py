@@ -36,7 +36,7 @@ from hwsearch.kernels.catalogue import (
     scratch_bytes,
     supported,
 )
-from hwsearch.measuring.targets.emulator import INCLUDES, units
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 
 GUARD = 64
 FILL = 0xA5

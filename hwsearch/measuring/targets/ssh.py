@@ -1,19 +1,10 @@
-"""Timing on another computer over ssh: one program is built here for its processor, copied there, and fed with jobs.
+"""Another computer over ssh: one program is built here for its processor, copied there, and fed with jobs."""
 
-Uses the `ssh` and `scp` programs with the user's own configuration, keys and known hosts; a password is never asked for.
-The variable HWSEARCH_SSH_CONFIG names another configuration file for them.
-"""
-
-import contextlib
 import hashlib
-import os
-import shlex
-import shutil
 import struct
-import subprocess
 import tempfile
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,124 +15,19 @@ import numpy as np
 from hwsearch.emulation.build_target import LINUX_TARGETS
 from hwsearch.emulation.image import code_bytes
 from hwsearch.emulation.toolchain import Compiler, build_program, build_shared, find_compiler, in_cache
-from hwsearch.errors import ProfileError, ToolchainError
+from hwsearch.errors import ProfileError
 from hwsearch.graph.menu import PolicyKind
+from hwsearch.hardware.header import ProfileHeader
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, kernel
 from hwsearch.measuring.cases import Case
-from hwsearch.measuring.targets.emulator import HOST_REPEAT_NS, HOST_REPEATS, INCLUDES, Timing, record, units
+from hwsearch.measuring.targets.clock import REPEAT_NS, REPEATS, timing_of
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
+from hwsearch.measuring.targets.op_record import record
+from hwsearch.measuring.targets.ssh_connection import Address, Connection
+from hwsearch.measuring.targets.target import Timing
 
-PREFIX = "ssh:"
-CONFIG_VARIABLE = "HWSEARCH_SSH_CONFIG"
-_CONNECT_SECONDS = 10
 _JOB = "<64s6I"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """Where a computer answers; `user` and `port` as the user's ssh configuration says if not given."""
-
-    host: str
-    user: str | None
-    port: int | None
-
-    @classmethod
-    def parse(cls, target: str) -> "Address":
-        """From `ssh:USER@HOST:PORT`, user and port optional.
-
-        >>> Address.parse("ssh:pi@board.local:2222")
-        Address(host='board.local', user='pi', port=2222)
-        """
-        user, at, place = target.removeprefix(PREFIX).rpartition("@")
-        host, colon, port = place.partition(":")
-        valid_port = not colon or (port.isdecimal() and 0 < int(port) < 65536)
-        # A leading dash would be read as an option by ssh.
-        if not host or host.startswith("-") or user.startswith("-") or (at and not user) or not valid_port:
-            raise ProfileError(
-                f"A computer to measure on must be given as ssh:USER@HOST or ssh:USER@HOST:PORT, but found {target!r}; "
-                "correct it."
-            )
-        return cls(host=host, user=user or None, port=int(port) if colon else None)
-
-    @property
-    def place(self) -> str:
-        return f"{self.user}@{self.host}" if self.user else self.host
-
-
-class Connection:
-    """One computer reached over ssh, and the program that runs there until the connection is closed."""
-
-    def __init__(self, address: Address) -> None:
-        self.address = address
-        self._program: subprocess.Popen[bytes] | None = None
-
-    def ask(self, *command: str) -> str:
-        """What a command prints there."""
-        return self._run([*self._command("ssh"), self.address.place, shlex.join(command)])
-
-    def start(self, program: Path) -> None:
-        """Copy a program and start it. Its folder is removed when it ends; nothing else is left behind."""
-        folder = self.ask("mktemp", "-d").strip()
-        there = f"{folder}/{program.name}"
-        copied = [*self._command("scp", port_option="-P"), "-q", str(program), f"{self.address.place}:{there}"]
-        self._run(copied)
-        quoted = shlex.quote(folder)
-        shell = f"trap 'rm -rf {quoted}' EXIT; chmod 700 {shlex.quote(there)} && {shlex.quote(there)}"
-        self._program = subprocess.Popen(
-            [*self._command("ssh"), self.address.place, shell], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        weakref.finalize(self, _end, self._program)
-
-    def exchange(self, message: bytes, n_bytes: int) -> bytes:
-        """Send a message to the program and read its answer."""
-        program = self._program
-        assert program and program.stdin and program.stdout
-        with contextlib.suppress(BrokenPipeError):
-            program.stdin.write(message)
-            program.stdin.flush()
-        answer = program.stdout.read(n_bytes)
-        if len(answer) != n_bytes:
-            raise ToolchainError(
-                f"The timing program on {self.address.place} must answer with {n_bytes} bytes, but stopped after {len(answer)}; "
-                "check that the computer has free memory and stays reachable, and measure again."
-            )
-        return answer
-
-    def close(self) -> None:
-        if self._program:
-            _end(self._program)
-
-    def _command(self, name: str, port_option: str = "-p") -> list[str]:
-        if not shutil.which(name):
-            raise ToolchainError(
-                f"Measuring over ssh needs the program {name}, but it is not installed; install OpenSSH's client."
-            )
-        configuration = os.environ.get(CONFIG_VARIABLE)
-        port = self.address.port
-        return [
-            name, *(["-F", configuration] if configuration else []),
-            "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_SECONDS}", *([port_option, str(port)] if port else []),
-        ]  # fmt: skip
-
-    def _run(self, command: Sequence[str]) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-            raise ToolchainError(
-                f"The computer {self.address.place} must be reachable with {command[0]} and a key, but {command[0]} left with "
-                f"code {done.returncode} and said: {said[-1] if said else 'nothing'}; "
-                f"try `ssh {self.address.place}` by hand first."
-            )
-        return done.stdout
-
-
-def _end(program: subprocess.Popen[bytes]) -> None:
-    if program.stdin:
-        with contextlib.suppress(BrokenPipeError):
-            program.stdin.close()  # the program ends with its input
-    program.wait()
-    if program.stdout:
-        program.stdout.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +38,8 @@ class RemoteTarget:
     unit: ClassVar[str] = "ns"
     provenance: ClassVar[Provenance] = Provenance.MEASURED
     workers: ClassVar[int] = 1
+    on_this_computer: ClassVar[bool] = False
+    is_model: ClassVar[bool] = False
 
     compiler: Compiler
     machine: str
@@ -184,11 +72,9 @@ class RemoteTarget:
         output = place(bytes(case.output_bytes))
         filled = place(record(case, 64, place, place, output))
         symbol = kernel(case.op, case.precision).symbol.encode()
-        head = (len(arena), filled, output, case.output_bytes, HOST_REPEATS, int(HOST_REPEAT_NS))
-        answer = self.connection.exchange(struct.pack(_JOB, symbol, *head) + arena, 8 * HOST_REPEATS + case.output_bytes)
-        p05, median, p95 = np.percentile(np.frombuffer(answer, "<f8", HOST_REPEATS), [5, 50, 95])
-        written = answer[8 * HOST_REPEATS :]
-        return Timing(median=float(median), p05=float(p05), p95=float(p95), repeats=HOST_REPEATS, output=written)
+        head = (len(arena), filled, output, case.output_bytes, REPEATS, int(REPEAT_NS))
+        answer = self.connection.exchange(struct.pack(_JOB, symbol, *head) + arena, 8 * REPEATS + case.output_bytes)
+        return timing_of(np.frombuffer(answer, "<f8", REPEATS), answer[8 * REPEATS :])
 
 
 @cache
@@ -208,15 +94,15 @@ def _timing_program(compiler: Compiler, folder: Path) -> Path:
     return build_program(sources, out=folder / "hw_time_jobs", compiler=compiler, includes=[*INCLUDES, table])
 
 
-@contextlib.contextmanager
-def remote_target(target: str) -> Iterator[RemoteTarget]:
+@contextmanager
+def open_ssh(address: str, _header: ProfileHeader) -> Iterator[RemoteTarget]:
     """The computer `ssh:USER@HOST[:PORT]`, ready to time.
 
     Raises:
         ProfileError: the address is no address, or the computer is not one that can be built for.
         ToolchainError: it cannot be reached, or a compiler is missing.
     """
-    connection = Connection(Address.parse(target))
+    connection = Connection(Address.parse(address))
     system, processor = connection.ask("uname", "-s").strip(), connection.ask("uname", "-m").strip()
     name = f"{system.lower()}-{processor}"
     if name not in LINUX_TARGETS:

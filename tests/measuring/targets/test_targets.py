@@ -18,16 +18,10 @@ from hwsearch.hardware.header import Device, Memory
 from hwsearch.integers import reference
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, Kernel, all_kernels, kernel
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets.emulator import (
-    INCLUDES,
-    EmulatorTarget,
-    HostTarget,
-    Target,
-    emulator_target,
-    flash_timing,
-    time_on,
-    units,
-)
+from hwsearch.measuring.targets.emulator import EmulatorTarget, emulator_target, flash_timing, time_on
+from hwsearch.measuring.targets.host import HostTarget
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
+from hwsearch.measuring.targets.target import Target
 
 EMULATED = EmulatorTarget(
     compiler=find_compiler(CORTEX_M4.build_target, "ziglang"), flash=STM32L4PLUS_120MHZ, watch_alignment=True
