@@ -65,7 +65,7 @@ def _run(library, image, lowest, highest):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("board", ["nucleo_u575zi_q", "nucleo_h7a3zi_q", "nucleo_g0b1re", "esp32_c3"])
+@pytest.mark.parametrize("board", ["nucleo_u575zi_q", "nucleo_h7a3zi_q", "nucleo_g0b1re", "esp32_c3", "raspberry_pi_4b"])
 def test_a_package_answers_alike_on_every_emulated_core(board, make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(4, 4)
     header = read_header(Path(__file__).parents[2] / "hardware_profiles" / board)

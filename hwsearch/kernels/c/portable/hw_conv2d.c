@@ -12,9 +12,11 @@
  * position and channel. For each block of 2F filters the weights are expanded to two words W, W' and used by every quad
  * of the tile: 4 loads and 4 multiply-adds for 8F products. A 1x1 convolution sees the image as a single column.
  */
-#include "hw_tile.h"
+#include "hw_portable.h"
 
 #if !defined(HW_OWN_CONV2D) && defined(HW_W)
+
+#include "hw_tile.h"
 
 /* Where fields lie in the packed words; all compile-time constants. */
 typedef struct fields {
