@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from kernels import layers
 
-from hwsearch.emulation.toolchain import HOST, find_compiler
+from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.integers import reference
 from hwsearch.measuring.cases import random_case
-from hwsearch.measuring.targets import HostTarget, processor_name
+from hwsearch.measuring.targets.host import HostTarget, processor_name
 
 ROUNDS = 5
 PRECISIONS = tuple(Precision.parse(text) for text in ("w8a8", "w4a8", "w4a4", "w2a2"))

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hwsearch.emulation.build_target import HOST
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind
@@ -35,7 +36,7 @@ from hwsearch.kernels.catalogue import (
     scratch_bytes,
     supported,
 )
-from hwsearch.measuring.targets import INCLUDES, units
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 
 GUARD = 64
 FILL = 0xA5
@@ -60,7 +61,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     built = build_shared(
         units(all_kernels()),
         out=tmp_path_factory.mktemp("kernels") / "kernels.so",
-        compiler=find_compiler("host"),
+        compiler=find_compiler(HOST),
         includes=INCLUDES,
         macros=[macro],
     )
@@ -76,7 +77,7 @@ def test_the_best_body_of_this_processor_is_chosen(compiler: str, tmp_path: Path
     built = build_shared(
         [tmp_path / "level.c"],
         out=tmp_path / "level.so",
-        compiler=find_compiler("host", compiler),
+        compiler=find_compiler(HOST, compiler),
         includes=INCLUDES,
     )
     able = [{*features} <= processor_features() for name, (_, features) in BODIES.items() if name != "portable"]
@@ -438,7 +439,7 @@ def test_a_source_gives_the_function_of_one_pair_of_widths_and_without_them_noth
     widths: tuple[str, ...], has_one: bool, tmp_path: Path
 ) -> None:
     sources = [C_FOLDER / source for source in all_sources() if source.endswith("/hw_linear.c")]
-    out, compiler = tmp_path / "linear.so", find_compiler("host")
+    out, compiler = tmp_path / "linear.so", find_compiler(HOST)
     library = ctypes.CDLL(str(build_shared(sources, out=out, compiler=compiler, includes=INCLUDES, macros=widths)))
     found = [function.symbol for function in all_kernels() if hasattr(library, function.symbol)]
     assert found == (["hw_linear_w4a4"] if has_one else [])
