@@ -26,8 +26,8 @@ from hwsearch.emulation.toolchain import LINUX_TARGETS, Compiler, build_program,
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.profile import Provenance
+from hwsearch.integers.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, all_sources, kernel
-from hwsearch.measuring.cases import Case
 from hwsearch.measuring.targets import HOST_REPEAT_NS, HOST_REPEATS, INCLUDES, Timing, record, selection
 
 PREFIX = "ssh:"

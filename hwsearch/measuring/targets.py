@@ -24,6 +24,7 @@ from hwsearch.emulation.toolchain import HOST, Compiler, build_elf, build_shared
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.header import Device, Memory
 from hwsearch.hardware.profile import Provenance
+from hwsearch.integers.cases import Case
 from hwsearch.kernels.catalogue import (
     C_FOLDER,
     HEADERS,
@@ -36,7 +37,6 @@ from hwsearch.kernels.catalogue import (
     scratch_bytes,
 )
 from hwsearch.kernels.runtime import runtime_bytes
-from hwsearch.measuring.cases import Case
 
 EMULATOR = "emulator"
 INCLUDES = tuple(sorted({(C_FOLDER / header).parent for header in HEADERS}))

@@ -18,8 +18,9 @@ from hwsearch.emulation.emulator import EmulatedCore
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
     C_FOLDER,
@@ -32,7 +33,6 @@ from hwsearch.kernels.catalogue import (
     pack_weights,
     scratch_bytes,
 )
-from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.remote import _timing_program
 from hwsearch.measuring.targets import INCLUDES
 
@@ -140,7 +140,7 @@ def board(request: pytest.FixtureRequest) -> Board:
 
 def by_reference(case: Case) -> bytes:
     inputs = [codes[None] for codes in case.inputs]
-    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
 
 
 def varied(case: Case, seed: int) -> Case:

@@ -19,6 +19,7 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision, kernel_precision
 from hwsearch.integers import reference
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m import strips
 from hwsearch.kernels.bodies.cortex_m0 import blocks
 from hwsearch.kernels.bodies.portable import convolution_tiling
@@ -119,7 +120,7 @@ class Call:
 
     def by_reference(self) -> bytes:
         batch = [codes[None] for codes in self.inputs]
-        return reference.run_op(self.op, self.precision, batch, self.stored, self.constants).tobytes()
+        return run_op(self.op, self.precision, batch, self.stored, self.constants).tobytes()
 
     def by_c(self, library: ctypes.CDLL) -> bytes:
         memory, constants = Memory(), self.constants
