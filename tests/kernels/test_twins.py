@@ -18,6 +18,7 @@ from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision, kernel_precision
 from hwsearch.integers import reference
+from hwsearch.integers.cases import random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m import strips
@@ -37,6 +38,7 @@ from hwsearch.kernels.catalogue import (
     scratch_bytes,
     supported,
 )
+from hwsearch.measuring.grid import default_grid
 
 GUARD = 64
 FILL = 0xA5
@@ -114,7 +116,7 @@ class Memory:
 class Call:
     op: Op
     precision: Precision
-    inputs: tuple[NDArray[np.uint8], ...]
+    inputs: tuple[NDArray[np.uint8] | NDArray[np.int32], ...]
     stored: StoredWeights | None
     constants: OpConstants
 
@@ -393,6 +395,19 @@ def test_additions_agree(library: ctypes.CDLL, shape: tuple[int, int, int], bits
         input_zero=call.constants.input_zero, output_zero=call.constants.output_zero, output_max=call.constants.output_max,
     )  # fmt: skip
     assert Call(op, call.precision, call.inputs, None, constants).agrees(library)
+
+
+@pytest.mark.parametrize("kind", OpKind)
+def test_the_random_case_of_every_kind_agrees_in_every_form_that_is_measured(library: ctypes.CDLL, kind: OpKind) -> None:
+    """The smallest shape at each precision, width of stored weights and kind of output."""
+    works = sorted((work for work in default_grid() if work.op.kind is kind), key=lambda work: -math.prod(work.op.in_shape))
+    forms = {(work.precision, work.stored_bits, work.logits): work for work in works}
+    assert forms
+    for work in forms.values():
+        case = random_case(work.op, work.precision, work.stored_bits, seed=1, logits=work.logits)
+        call = Call(case.op, case.precision, case.inputs, case.stored, case.constants)
+        assert len(call.by_reference()) == case.output_bytes
+        assert call.agrees(library), str(work.key)
 
 
 def run_argmax(library: ctypes.CDLL, logits: NDArray[np.int32]) -> tuple[int, int]:
