@@ -69,8 +69,8 @@ def random_codes(op: Op, precision: Precision, random: np.random.Generator) -> t
     return tuple(random.integers(0, largest + 1, shape, dtype=np.uint8) for _ in range(op.kind.traits.n_inputs))
 
 
-def _one(op: Op) -> int:
-    return 1
+def _steps(op: Op, steps: Sequence[float]) -> list[float]:
+    return list(steps)
 
 
 def _nothing(op: Op) -> str:
@@ -88,8 +88,8 @@ class OpRecord:
     """Real factors from accumulator to output code, as many as multipliers, that spread random outputs over 8 bits."""
     inputs: Callable[[Op, Precision, np.random.Generator], tuple[NDArray[np.uint8] | Int32, ...]] = random_codes
     """Random inputs of one call."""
-    divisor: Callable[[Op], int] = _one
-    """What the sum of products or codes is divided by to be the output."""
+    units: Callable[[Op, Sequence[float]], list[float]] = _steps
+    """Without weights: the real value that each multiplier scales by one, from the inputs' steps."""
     refusal: Callable[[Op], str] = _nothing
     """Why no kernel computes such an operation, at any precision; empty if one does."""
 

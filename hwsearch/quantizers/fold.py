@@ -145,18 +145,19 @@ class _EntryFold:
         return IntegerEntry(constants=constants, logit_step=logit_step(self.supernet, self.assignment, ends_at))
 
     def constants(self, op: Op) -> OpConstants:
-        supernet, read_bits = self.supernet, self.assignment[op.name].activation_bits
+        supernet, record, read_bits = self.supernet, OPS[op.kind], self.assignment[op.name].activation_bits
         inputs = [supernet.step_and_zero(source, read_bits) for source in op.inputs]
         zeros = tuple(zero for _, zero in inputs)
         if op.kind.traits.passes_codes:
             return _constants(input_zero=zeros, output_zero=zeros[0], output_max=2**read_bits - 1)
-        bias, units = self._weighted(op, zeros[0]) if op.has_weights else ((), _units(op, [float(step) for step, _ in inputs]))
+        steps = [float(step) for step, _ in inputs]
+        bias, units = self._weighted(op, zeros[0]) if op.has_weights else ((), record.units(op, steps))
         if supernet.is_logits(op.name):
             return _constants(bias=bias, input_zero=zeros, output_zero=0, output_max=0)
         written_bits = supernet.network.output_bits(op.name, self.assignment)
         step, zero = supernet.step_and_zero(op.name, written_bits)
         factors = [unit / float(step) for unit in units]
-        multiplier, shift = _common_shift(factors) if OPS[op.kind].shares_shift else _scales(factors)
+        multiplier, shift = _common_shift(factors) if record.shares_shift else _scales(factors)
         return _constants(
             bias=bias,
             multiplier=multiplier,
@@ -199,12 +200,6 @@ def _constants(
         output_zero=output_zero,
         output_max=output_max,
     )
-
-
-def _units(op: Op, steps: Sequence[float]) -> list[float]:
-    """Real value of one accumulator unit of an operation without weights, per input."""
-    divisor = OPS[op.kind].divisor(op)
-    return [step / divisor for step in steps]
 
 
 def _scales(factors: Sequence[float]) -> tuple[list[int], list[int]]:

@@ -1,6 +1,7 @@
 """The mean of each window; the multiplier holds the division."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +23,11 @@ def window_sums(op: Op, codes: NDArray[np.integer], zero: int) -> Int64:
 
 
 def factors(op: Op, precision: Precision) -> list[float]:
-    return [255 / (2**precision.activation_bits * divisor(op))]
+    return [255 / (2**precision.activation_bits * math.prod(op.kernel))]
 
 
-def divisor(op: Op) -> int:
-    return math.prod(op.kernel)
+def units(op: Op, steps: Sequence[float]) -> list[float]:
+    return [steps[0] / math.prod(op.kernel)]
 
 
-AVG_POOL = OpRecord(run=run, counts=ONE_SCALE, factors=factors, divisor=divisor)
+AVG_POOL = OpRecord(run=run, counts=ONE_SCALE, factors=factors, units=units)
