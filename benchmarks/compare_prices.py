@@ -11,7 +11,7 @@ from pathlib import Path
 import hwsearch as hw
 from hwsearch.errors import HwsearchError
 from hwsearch.graph.precision import Precision
-from hwsearch.graph.space import list_spaces, network_for_space
+from hwsearch.graph.space import SearchSpace, list_spaces, network_for_space
 from hwsearch.hardware.profile import list_profiles
 
 QUANTITIES = ("latency_us", "energy_uj", "flash_bytes", "ram_bytes")
@@ -31,12 +31,12 @@ def all_prices() -> Prices:
     return found
 
 
-def uniform(space: hw.SearchSpace) -> list[Precision]:
+def uniform(space: SearchSpace) -> list[Precision]:
     """Precisions of one width for weights and activations that a space has, widest first."""
     return sorted({p for unit in space.units for p in unit.precisions if p.weight_bits == p.activation_bits}, reverse=True)
 
 
-def price(costs: hw.CostModel, space: hw.SearchSpace, precision: Precision) -> list[float] | str:
+def price(costs: hw.CostModel, space: SearchSpace, precision: Precision) -> list[float] | str:
     try:
         cost = costs.price(space.uniform(precision))
     except HwsearchError as refusal:

@@ -201,15 +201,22 @@ def verify(
 def profiles(
     name: Annotated[str | None, typer.Argument(help="Show this one.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also draw it to an .svg or .html file: where low bits pay.")] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print its whole table, latency and energy with it, and nothing else.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the hardware profiles, or show one."""
-    from hwsearch.hardware.profile import list_profiles, load_profile
+    from hwsearch.hardware.profile import list_profiles, load_profile, wide_text
     from hwsearch.service import views
 
+    if as_csv and as_json:
+        raise JobError("A profile must be printed in one form, but both --csv and --json are given; choose one.")
     if name is None:
         if picture is not None:
             raise JobError("A picture must be of one profile, but none is named; run hwsearch profiles NAME --picture FILE.")
+        if as_csv:
+            raise JobError("A table must be of one profile, but none is named; run hwsearch profiles NAME --csv.")
         records = [views.profile_record_or_fault(found) for found in list_profiles()]
         _emit(records, views.profiles_text(records), as_json)
         return
@@ -218,6 +225,9 @@ def profiles(
         from hwsearch.report.profile_picture import write_picture
 
         write_picture(profile, picture)
+    if as_csv:
+        print(wide_text(profile.measurements), end="")
+        return
     record = views.profile_record(profile) | views.profile_details(profile)
     _emit(record, views.profile_text(record), as_json)
 
