@@ -25,10 +25,10 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
 from hwsearch.hardware.header import ProfileHeader, read_header
 from hwsearch.hardware.profile import find_profile
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m import depthwise_streams, packing, polynomials
 from hwsearch.kernels.catalogue import ALL_PRECISIONS
-from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.targets.emulator import EmulatorTarget, flash_timing
 
 BOARD = "nucleo_l4r5zi"
@@ -131,7 +131,7 @@ def time(case: Case, board: ProfileHeader, flash: FlashTiming, *macros: str) -> 
     compiler = find_compiler(core.build_target)
     flags = (*compiler.flags, *macros)
     timing = EmulatorTarget(compiler=replace(compiler, flags=flags), flash=flash, core=core).time(case)
-    expected = reference.run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
+    expected = run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
     if timing.output != expected.tobytes():
         raise AssertionError(f"{case.op} at {case.precision} does not compute the reference")
     return round(timing.median)

@@ -16,7 +16,7 @@ from hwsearch.emulation.known_cores import find_core
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.measuring.cases import random_case
+from hwsearch.integers.cases import random_case
 from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 WIDTHS = ((32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), *[(512, 512, 1)] * 5,

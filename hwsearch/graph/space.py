@@ -241,7 +241,7 @@ def _groups(network: Network, ties: Iterable[tuple[str, ...]]) -> list[tuple[str
     for tensor in (INPUT, *(op.name for op in network.ops)):
         nx.add_path(together, [op.name for op in network.consumers(tensor)])
     for op in network.ops:
-        if op.kind is OpKind.MAX_POOL:
+        if op.kind.traits.passes_codes:
             together.add_edges_from((op.name, reader.name) for reader in network.consumers(op.name))
     for tie in ties:
         nx.add_path(together, tie)

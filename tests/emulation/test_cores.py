@@ -17,8 +17,8 @@ from hwsearch.emulation.thumb import decoder
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.integers import reference
-from hwsearch.measuring.cases import random_case
+from hwsearch.integers.cases import random_case
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 OTHERS = (CORTEX_M33, CORTEX_M7, CORTEX_M0PLUS, ESP32_C3)
@@ -46,7 +46,7 @@ def test_every_core_computes_what_the_reference_says(core: Core, op: Op) -> None
         case = random_case(op, precision, precision.weight_bits, seed=11)
         place = target(core)
         timing = place.time(case)
-        codes = reference.run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
+        codes = run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
         assert timing.output == codes.tobytes()
         assert timing.median > 0
 

@@ -14,13 +14,13 @@ from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m import depthwise_streams, polynomials, strips
 from hwsearch.kernels.bodies.portable import depthwise_stretches
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.loops.__main__ import FILES, text_of
-from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 GUARD, FILL = 64, 0xA5
@@ -33,7 +33,7 @@ def target() -> EmulatorTarget:
 
 def by_reference(case: Case) -> bytes:
     inputs = [codes[None] for codes in case.inputs]
-    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
 
 
 class Guarded:

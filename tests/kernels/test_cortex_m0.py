@@ -12,12 +12,12 @@ from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m0 import fields_and_limit
 from hwsearch.kernels.catalogue import C_FOLDER, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
-from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 GUARD = bytes([0xA5]) * 64
@@ -84,7 +84,7 @@ def agrees(case: Case) -> bool:
     core.call(function.symbol, place(op_bytes(32, values, pointers)))
     ends = (output + -(-case.output_bytes // 4) * 4, working + -(-scratch // 4) * 4 if scratch else inputs[0] + len(GUARD))
     behind = [core.read(end, len(GUARD)) == GUARD for end in ends[: 2 if scratch else 1]]
-    expected = reference.run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, constants)
+    expected = run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, constants)
     assert all(behind), f"wrote behind its buffers: {case.op} {case.precision}"
     assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
     return core.read(output, case.output_bytes) == expected.tobytes()

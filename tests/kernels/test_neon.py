@@ -21,8 +21,9 @@ from hwsearch.emulation.single_issue import SingleIssue
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
     WIDTHS,
@@ -33,7 +34,6 @@ from hwsearch.kernels.catalogue import (
     pack_weights,
     scratch_bytes,
 )
-from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 from hwsearch.measuring.targets.ssh import _timing_program
 
@@ -141,7 +141,7 @@ def board(request: pytest.FixtureRequest) -> Board:
 
 def by_reference(case: Case) -> bytes:
     inputs = [codes[None] for codes in case.inputs]
-    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
 
 
 def varied(case: Case, seed: int) -> Case:

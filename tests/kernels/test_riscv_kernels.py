@@ -13,10 +13,10 @@ from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 
 GUARD = bytes([0xA5]) * 64
@@ -67,7 +67,7 @@ def agrees(core: EmulatedCore, case: Case) -> bool:
     core.call(kernel(case.op, case.precision).symbol, place(record))
     kept = all(core.read(address, len(GUARD)) == GUARD for address in guarded)
     codes = [codes[None] for codes in case.inputs]
-    wanted = reference.run_op(case.op, case.precision, codes, case.stored, constants).tobytes()
+    wanted = run_op(case.op, case.precision, codes, case.stored, constants).tobytes()
     return kept and core.last.unaligned == 0 and core.read(output, case.output_bytes) == wanted
 
 

@@ -19,9 +19,9 @@ from hwsearch.emulation.toolchain import Compiler, build_elf, find_compiler
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.header import Device, Memory, ProfileHeader
 from hwsearch.hardware.profile import Provenance
+from hwsearch.integers.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, kernel
 from hwsearch.kernels.runtime import runtime_bytes
-from hwsearch.measuring.cases import Case
 from hwsearch.measuring.targets.kernel_sources import INCLUDES
 from hwsearch.measuring.targets.op_record import record
 from hwsearch.measuring.targets.target import Timing

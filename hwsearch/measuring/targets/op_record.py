@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hwsearch.integers.cases import Case
 from hwsearch.kernels.catalogue import REQUANTIZE_FIELDS, arguments, op_bytes, pack_weights, scratch_bytes
-from hwsearch.measuring.cases import Case
 
 Place = Callable[[bytes], int]
 """Puts data into memory and returns their address."""

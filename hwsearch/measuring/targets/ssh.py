@@ -19,8 +19,8 @@ from hwsearch.errors import ProfileError
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.header import ProfileHeader
 from hwsearch.hardware.profile import Provenance
+from hwsearch.integers.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, kernel
-from hwsearch.measuring.cases import Case
 from hwsearch.measuring.targets.clock import REPEAT_NS, REPEATS, timing_of
 from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 from hwsearch.measuring.targets.op_record import record

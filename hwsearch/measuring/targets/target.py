@@ -6,8 +6,8 @@ from typing import ClassVar, Protocol
 from hwsearch.emulation.toolchain import Compiler
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.profile import Provenance
+from hwsearch.integers.cases import Case
 from hwsearch.kernels.catalogue import Kernel
-from hwsearch.measuring.cases import Case
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

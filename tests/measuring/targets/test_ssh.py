@@ -19,9 +19,9 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import read_header
 from hwsearch.hardware.profile import load_profile
-from hwsearch.integers import reference
+from hwsearch.integers.cases import random_case
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import kernel
-from hwsearch.measuring.cases import random_case
 from hwsearch.measuring.grid import Work
 from hwsearch.measuring.measure import measure
 from hwsearch.measuring.targets.ssh import RemoteTarget, open_ssh
@@ -124,7 +124,7 @@ def test_the_other_computer_computes_what_the_reference_says(target: RemoteTarge
         case = random_case(op, precision, precision.weight_bits, seed=3)
         timing = target.time(case)
         if op.kind is not OpKind.ARGMAX:
-            expected = reference.run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
+            expected = run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
             assert timing.output == expected.tobytes()
         assert 0 < timing.p05 <= timing.median <= timing.p95 and timing.repeats >= 5
     assert 40 < target.code_bytes(kernel(op, precision)) < 20_000

@@ -15,9 +15,9 @@ from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import Device, Memory
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, Kernel, all_kernels, kernel
-from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.targets.emulator import EmulatorTarget, emulator_target, flash_timing, time_on
 from hwsearch.measuring.targets.host import HostTarget
 from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
@@ -76,7 +76,7 @@ def cases() -> list[Case]:
 
 def expected(case: Case) -> bytes:
     inputs = [codes[None] for codes in case.inputs]
-    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
 
 
 def check(target: Target, case: Case) -> None:
