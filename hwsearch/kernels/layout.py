@@ -43,9 +43,9 @@ def requantize_bytes(op: Op, logits: bool = False) -> int:
 def program_bytes(entries: int, kind: PolicyKind) -> int:
     """Bytes of what ties a model's parts together: `hw_program`, segments, thresholds and prices of the entries."""
     tables = [LINE_BYTES, _SEGMENT_BYTES * entries, _PRICE_BYTES * entries]
-    if kind is PolicyKind.GATE:
+    if kind.has_controller:
         tables.append(_SEGMENT_BYTES)
-    elif kind is not PolicyKind.STATIC:
+    if kind.escalates:
         tables.append(_PRICE_BYTES * (entries - 1))
     return sum(map(in_lines, tables))
 

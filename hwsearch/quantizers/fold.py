@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hwsearch.errors import SpaceError
-from hwsearch.graph.menu import Menu, PolicyKind
+from hwsearch.graph.menu import Menu
 from hwsearch.graph.network import INPUT
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment
@@ -58,7 +58,7 @@ def fold_model(
 ) -> IntegerModel:
     """The integer model of a menu; `statistics[k]` are the batch norm statistics of entry k's assignment.
 
-    `thresholds` are margins of real logits, one per entry but the last for `cascade` and `exit`, else none; each is rounded
+    `thresholds` are margins of real logits, one per entry but the last where the kind escalates, else none; each is rounded
     up to whole logit units of its entry, which decides for every logit as the real threshold would.
     """
     _check_policy(menu, statistics, thresholds, gate)
@@ -98,8 +98,8 @@ def integer_threshold(threshold: float, logit_step: float) -> int:
 
 def _check_policy(menu: Menu, statistics: Sequence[Statistics], thresholds: Sequence[float], gate: IntegerModel | None) -> None:
     count = len(menu.entries)
-    wanted = count - 1 if menu.kind in (PolicyKind.CASCADE, PolicyKind.EXIT) else 0
-    if len(statistics) != count or len(thresholds) != wanted or (gate is not None) != (menu.kind is PolicyKind.GATE):
+    wanted = count - 1 if menu.kind.escalates else 0
+    if len(statistics) != count or len(thresholds) != wanted or (gate is not None) != menu.kind.has_controller:
         raise SpaceError(
             f"A {menu.kind} menu of {count} entries must have {count} statistics, {wanted} thresholds and a gate if it is one, "
             f"but has {len(statistics)}, {len(thresholds)} and gate={gate is not None}; fit its policy first."
