@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from hwsearch.graph.controllers import CONTROLLER_BITS, argmax_op, exit_head, gate_graph
+from hwsearch.graph.controllers import CONTROLLER_BITS, DECISION, argmax_op, exit_head, gate_graph
 from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind, Shape
