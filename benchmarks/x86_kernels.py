@@ -16,17 +16,18 @@ from pathlib import Path
 import numpy as np
 from kernels import layers
 
-from hwsearch.emulation.toolchain import HOST, find_compiler
+from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.integers.cases import random_case
 from hwsearch.integers.op_kinds import run_op
-from hwsearch.measuring.targets import HostTarget, processor_name
+from hwsearch.measuring.targets.host import HostTarget, processor_name
 
 ROUNDS = 5
 PRECISIONS = tuple(Precision.parse(text) for text in ("w8a8", "w4a8", "w4a4", "w2a2"))
 BODIES = {
-    "portable": ("HW_PORTABLE_ONLY", ()),
+    "portable": ("HW_BODIES=0", ()),
     "sse2": ("HW_X86_LEVEL=0", ("sse2",)),
     "avx2": ("HW_X86_LEVEL=1", ("avx2",)),
     "vnni": ("HW_X86_LEVEL=2", ("avx512bw", "avx512vl", "avx512_vnni")),

@@ -7,7 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwsearch.emulation.cycles import CORTEX_M0PLUS, NO_WAIT
+from hwsearch.emulation.cores.cortex_m0plus import CORTEX_M0PLUS
+from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
@@ -17,7 +18,7 @@ from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m0 import fields_and_limit
 from hwsearch.kernels.catalogue import C_FOLDER, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 GUARD = bytes([0xA5]) * 64
 GEOMETRY = tuple[tuple[int, int, int], int, tuple[int, int], tuple[int, int], tuple[int, int], int]
@@ -60,14 +61,14 @@ def linear(inputs: int, outputs: int) -> Op:
 
 @cache
 def target() -> EmulatorTarget:
-    compiler = find_compiler(CORTEX_M0PLUS.processor)
-    return EmulatorTarget(flash=NO_WAIT, compiler=compiler, timing=CORTEX_M0PLUS, watch_alignment=True)
+    compiler = find_compiler(CORTEX_M0PLUS.build_target)
+    return EmulatorTarget(flash=NO_WAIT, compiler=compiler, core=CORTEX_M0PLUS, watch_alignment=True)
 
 
 def agrees(case: Case) -> bool:
     """Whether a call computes the reference, touching no word at an odd place and no byte behind its buffers."""
     function = kernel(case.op, case.precision)
-    core, constants = target().core(function), case.constants
+    core, constants = target().holding(function), case.constants
     core.release()
 
     def place(data: bytes) -> int:
@@ -177,5 +178,5 @@ def test_fields_hold_as_many_products_as_they_may_before_they_are_emptied() -> N
 
 
 def test_generated_files_are_what_the_generator_writes() -> None:
-    written = {path.name: path.read_text(encoding="utf-8") for path in (C_FOLDER / "cortex_m0").glob("*_loops.h")}
+    written = {path.name: path.read_text(encoding="utf-8") for path in (C_FOLDER / "cortex_m0" / "generated").iterdir()}
     assert written == {name: text_of(name) for name in M0_FILES}
