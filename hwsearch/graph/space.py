@@ -21,7 +21,7 @@ from hwsearch.files import data_folders, find_named
 from hwsearch.graph.controllers import attach_exits
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, Network
-from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space_file import RuleTable, SpaceTable, read_space_file
 
@@ -199,7 +199,7 @@ def _groups(network: Network, ties: Iterable[tuple[str, ...]]) -> list[tuple[str
     for tensor in (INPUT, *(op.name for op in network.ops)):
         nx.add_path(together, [op.name for op in network.consumers(tensor)])
     for op in network.ops:
-        if op.kind is OpKind.MAX_POOL:
+        if op.kind.traits.passes_codes:
             together.add_edges_from((op.name, reader.name) for reader in network.consumers(op.name))
     for tie in ties:
         nx.add_path(together, tie)

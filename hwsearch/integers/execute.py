@@ -10,7 +10,8 @@ from hwsearch.errors import NetworkError
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Op
 from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
-from hwsearch.integers.reference import argmax, run_op
+from hwsearch.integers.op_kinds import run_op
+from hwsearch.integers.reference import argmax
 
 Int64 = NDArray[np.int64]
 Tensors = dict[str, NDArray[np.integer]]

@@ -134,7 +134,7 @@ def _between_works(ops: Iterable[Op]) -> Iterator[Work]:
     """All precisions; linear operations both within a network and at its end."""
     for op in ops:
         yield from _works([op])
-        if op.kind is OpKind.LINEAR:
+        if op.kind.traits.reads_vector:
             yield from _works([op], logits=True)
 
 
@@ -156,7 +156,7 @@ def _works(ops: Iterable[Op], logits: bool = False) -> Iterator[Work]:
                 stored = [bits for bits in WEIGHT_WIDTHS if bits >= precision.weight_bits] if supported(op, precision) else []
                 yield from (Work(op=op, precision=precision, stored_bits=bits, logits=logits) for bits in stored)
         else:
-            precisions = (DECISION,) if op.kind is OpKind.ARGMAX else WEIGHTLESS_PRECISIONS
+            precisions = (DECISION,) if op.kind.traits.decides else WEIGHTLESS_PRECISIONS
             yield from (Work(op=op, precision=precision, stored_bits=0) for precision in precisions)
 
 
@@ -174,26 +174,33 @@ def _op(
     kernel: tuple[int, int] = _ONE,
     stride: tuple[int, int] = _ONE,
     padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
 ) -> Op:
     return Op(
         name=str(kind),
         kind=kind,
-        inputs=("a", "b") if kind is OpKind.ADD else ("input",),
+        inputs=("input",) * kind.traits.n_inputs,
         in_shape=in_shape,
         out_shape=out_shape,
         kernel=kernel,
         stride=stride,
         padding=padding,
-        groups=in_shape[0] if kind is OpKind.DEPTHWISE_CONV2D else 1,
+        groups=groups,
     )
 
 
-def _convolution(kind: OpKind, in_shape: Shape, channels: int, side: int, stride: int) -> Op:
+def _convolution(kind: OpKind, in_shape: Shape, channels: int, side: int, stride: int, groups: int = 1) -> Op:
     """A square kernel with half of it as padding."""
     padding = side // 2
     height, width = ((size + 2 * padding - side) // stride + 1 for size in in_shape[1:])
     return _op(
-        kind, in_shape, (channels, height, width), kernel=(side, side), stride=(stride, stride), padding=(padding, padding)
+        kind,
+        in_shape,
+        (channels, height, width),
+        kernel=(side, side),
+        stride=(stride, stride),
+        padding=(padding, padding),
+        groups=groups,
     )
 
 
@@ -228,7 +235,7 @@ def _between() -> Iterator[Op]:
         for *in_shape, outputs in shapes:
             yield _convolution(OpKind.CONV2D, tuple(in_shape), outputs, side, stride)
     for (side, stride), shape in product(_DEPTHWISE, _DEPTHWISE_SHAPES):
-        yield _convolution(OpKind.DEPTHWISE_CONV2D, shape, shape[0], side, stride)
+        yield _convolution(OpKind.DEPTHWISE_CONV2D, shape, shape[0], side, stride, shape[0])
     yield from (_op(OpKind.LINEAR, (inputs,), (outputs,)) for inputs, outputs in _LINEAR_SHAPES)
     for shape in _MAPS:
         yield from (_op(kind, shape, shape) for kind in (OpKind.ADD, OpKind.REQUANTIZE))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.controllers import gate_graph
 from hwsearch.graph.menu import PolicyKind, PolicyShape
@@ -110,7 +111,7 @@ def test_the_shipped_table_was_measured_from_the_kernels_that_ship(profile: Hard
 
 @pytest.mark.parametrize(("isa", "own"), BODIES.items())
 def test_the_recorded_hash_covers_every_file_that_is_built_for_an_instruction_set(isa: str, own: str) -> None:
-    found = {str(path.relative_to(C_FOLDER)) for folder in ("portable", own) for path in (C_FOLDER / folder).glob("*.[ch]")}
+    found = {str(path.relative_to(C_FOLDER)) for folder in ("portable", own) for path in (C_FOLDER / folder).rglob("*.[ch]")}
     assert {*files_behind(isa)} == found | {"hw_kernels.h"}
 
 
@@ -122,4 +123,4 @@ def test_the_header_names_the_compiler_and_flags_of_the_run(profile: HardwarePro
 def test_the_board_is_measured_with_the_compiler_that_everyone_can_install_and_todays_flags() -> None:
     library = load_profile(ROOT / "hardware_profiles" / "nucleo_l4r5zi").header.library
     assert library.compiler.startswith("ziglang ")
-    assert library.flags == find_compiler("cortex-m4", "ziglang").recorded_flags
+    assert library.flags == find_compiler(CORTEX_M4.build_target, "ziglang").recorded_flags
