@@ -8,7 +8,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.errors import BudgetError, JobError
-from hwsearch.hardware.cost import Budget
+from hwsearch.hardware.cost import DEFAULT_OBJECTIVES, Budget, check_objectives
 
 
 class _Section(BaseModel):
@@ -36,6 +36,8 @@ class TrainingSection(_Section):
 
 
 class SearchSection(_Section):
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
+    """What the front is in: accuracy and one or more of the costs that a device's table gives."""
     trials: int = Field(default=100, ge=1)
     workers: int = Field(default=2, ge=1)
     batch: int = Field(default=8, ge=1)
@@ -92,8 +94,9 @@ def read_job(path: Path) -> Job:
         raise JobError(_explain(path, text, error)) from None
     try:
         job.budget.parse()
-    except BudgetError as error:
-        raise BudgetError(f"{path}: {error}") from None
+        check_objectives(job.search.objectives)
+    except (BudgetError, JobError) as error:
+        raise type(error)(f"{path}: {error}") from None
     return job
 
 
