@@ -148,7 +148,8 @@ def _add_finished(
         go.Scatter(
             x=[place], y=[100 * accuracy], mode="markers", name="finished model", legendgroup="finished",
             showlegend=column == 1, marker={"color": ACCENT, "symbol": "star", "size": 15},
-            hovertemplate=f"finished model<br>accuracy %{{y:.2f}} %<br>{axis.label} %{{x:.3f}} {axis.quantity.shown}<extra></extra>",
+            hovertemplate="finished model<br>accuracy %{y:.2f} %<br>" + axis.label + " %{x:.3f} " + axis.quantity.shown
+            + "<extra></extra>",
         ), row=1, col=column,
     )  # fmt: skip
 

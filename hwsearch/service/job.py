@@ -36,12 +36,12 @@ class TrainingSection(_Section):
 
 
 class SearchSection(_Section):
-    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
-    """What the front is in: accuracy and one or more of the costs that a device's table gives."""
     trials: int = Field(default=100, ge=1)
     workers: int = Field(default=2, ge=1)
     batch: int = Field(default=8, ge=1)
     """Trials asked before any is told; part of what determines the result, unlike `workers`."""
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
+    """What the front is in: accuracy and one or more of the costs that a device's table gives."""
 
 
 class ChoiceSection(_Section):
