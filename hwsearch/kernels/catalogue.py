@@ -2,7 +2,7 @@
 
 import ctypes
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -15,18 +15,19 @@ from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import ACTIVATION_WIDTHS, KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision, kernel_precision
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import OPS
 from hwsearch.kernels.layout import BODIES
 from hwsearch.kernels.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 
 C_FOLDER = Path(__file__).parent / "c"
-HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/hw_*.h")))
-"""Included by kernel sources; their folders must be on the include path."""
+HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/**/hw_*.h")))
+"""Included by kernel sources, for which `C_FOLDER` must be on the include path."""
 
 PORTABLE = "portable"
 BODY_NUMBERS = {"cortex_m": 1, "cortex_m0": 2, "riscv": 3, "x86": 4, "neon": 5}
-"""What `HW_BODIES` means in c/portable/hw_portable.h, by folder.
+"""What `HW_BODIES` means in c/portable/hw_portable.h, by folder; 0 is none but the portable ones.
 
-Every source is compiled everywhere; that header decides which of the bodies of an operation is one.
+Every source may be compiled everywhere; that header decides which of the bodies of an operation is one.
 """
 
 WIDTHS = WEIGHT_WIDTHS
@@ -61,15 +62,17 @@ Arguments = dict[str, int | tuple[int, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """One C function. `sources` are paths below `C_FOLDER`."""
+    """One C function. `sources` are paths below `C_FOLDER`; `precision` is its pair of widths, if it has weights."""
 
     symbol: str
     sources: tuple[str, ...]
+    precision: Precision | None = None
 
     @property
-    def macro(self) -> str:
-        """What a package's `hw_selected.h` defines to compile this function (see c/portable/hw_portable.h)."""
-        return f"HW_USE_{self.symbol}"
+    def macros(self) -> tuple[str, ...]:
+        """What its sources are compiled with, each `NAME=value` (see c/portable/hw_portable.h)."""
+        pair = self.precision
+        return (f"HW_W={pair.weight_bits}", f"HW_A={pair.activation_bits}") if pair else ()
 
 
 def kernel(op: Op, precision: Precision) -> Kernel:
@@ -84,18 +87,29 @@ def kernel(op: Op, precision: Precision) -> Kernel:
     'hw_linear_w4a4'
     """
     require_support(op, precision)
-    suffix = f"_{kernel_precision(precision)}" if op.has_weights else ""
-    return Kernel(symbol=f"hw_{op.kind}{suffix}", sources=_sources(op.kind))
+    return _kernel(op.kind, kernel_precision(precision) if op.has_weights else None)
 
 
 def all_kernels() -> tuple[Kernel, ...]:
     """Every function of the catalogue, sorted by symbol."""
-    found = [
-        Kernel(symbol=f"hw_{kind}{suffix}", sources=_sources(kind))
-        for kind in OpKind
-        for suffix in ([f"_{precision}" for precision in KERNEL_PRECISIONS] if kind.has_weights else [""])
-    ]
+    found = [_kernel(kind, pair) for kind in OpKind for pair in (KERNEL_PRECISIONS if kind.has_weights else (None,))]
     return tuple(sorted(found, key=lambda item: item.symbol))
+
+
+def _kernel(kind: OpKind, precision: Precision | None) -> Kernel:
+    return Kernel(symbol=f"hw_{kind}{f'_{precision}' if precision else ''}", sources=_sources(kind), precision=precision)
+
+
+def unit(sources: Iterable[str], macros: Iterable[str]) -> str:
+    """C text that compiles these sources (paths on the include path) with these macros, each `NAME=value`.
+
+    >>> print(unit(["portable/hw_linear.c"], ["HW_W=4", "HW_A=8"]), end="")
+    #define HW_W 4
+    #define HW_A 8
+    #include "portable/hw_linear.c"
+    """
+    lines = [*(f"#define {macro.replace('=', ' ', 1)}" for macro in macros), *(f'#include "{source}"' for source in sources)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def all_sources() -> tuple[str, ...]:
@@ -113,8 +127,14 @@ def _sources(kind: OpKind) -> tuple[str, ...]:
 
 def files_behind(isa: str) -> tuple[str, ...]:
     """Sources and headers that decide what is built for an instruction set, sorted; all of them where it is not in `BODIES`."""
-    others = {*BODIES.values()} - {BODIES.get(isa, "")} if isa in BODIES else set()
-    return tuple(sorted(name for name in (*HEADERS, *all_sources()) if name.partition("/")[0] not in others))
+    every = (*HEADERS, *all_sources())
+    return tuple(sorted(carried(every, isa) if isa in BODIES else every))
+
+
+def carried(names: Iterable[str], isa: str) -> tuple[str, ...]:
+    """Those of these paths below `C_FOLDER` that a package for an instruction set has: all but the bodies of other ones."""
+    others = {*BODIES.values()} - {BODIES.get(isa, "")}
+    return tuple(name for name in names if name.partition("/")[0] not in others)
 
 
 def supported(op: Op, precision: Precision) -> bool:
@@ -138,8 +158,8 @@ def refusal(op: Op, precision: Precision) -> str:
     shapes = (*_height_width_channels(op, op.in_shape), *_height_width_channels(op, op.out_shape), op.groups)
     if max(shapes) > 65535 or max(*op.kernel, *op.stride, *op.padding) > 255:
         return "sides and channels must fit 16 bits, kernel, stride and padding 8 bits; make the layer smaller"
-    if op.kind is OpKind.DEPTHWISE_CONV2D and not op.in_shape[0] == op.out_channels == op.groups:
-        return "a depthwise convolution has one filter per channel; more filters are a grouped conv2d"
+    if reason := OPS[op.kind].refusal(op):
+        return reason
     runs_at = kernel_precision(precision)
     largest = op.reduction * (2**runs_at.weight_bits - 1) * (2**runs_at.activation_bits - 1)
     if largest >= ACCUMULATOR_LIMIT:
@@ -178,7 +198,7 @@ def arguments(op: Op, precision: Precision, stored_bits: int, constants: OpConst
 
 def _height_width_channels(op: Op, shape: Shape) -> tuple[int, int, int]:
     """A vector is one pixel, and so is whatever a linear operation reads."""
-    if op.kind is OpKind.LINEAR or len(shape) == 1:
+    if op.kind.traits.reads_vector or len(shape) == 1:
         return (1, 1, math.prod(shape))
     channels, height, width = shape
     return (height, width, channels)

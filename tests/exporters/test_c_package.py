@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwsearch.emulation.build_target import HOST
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.exporters.c_data import input_step_text
 from hwsearch.exporters.c_package import PackageNotes, package_includes, package_sources, write_c_package
@@ -20,7 +21,7 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.header import read_header
 from hwsearch.hardware.profile import load_profile
 from hwsearch.integers.execute import run_entry, run_model
-from hwsearch.kernels.layout import memory_plan
+from hwsearch.kernels.layout import BODIES, memory_plan
 from hwsearch.measuring.measure import measure
 from hwsearch.pricing.cost_model import CostModel
 
@@ -34,9 +35,14 @@ def _notes(model):
     return PackageNotes(task="random images", device="a test", built_with="cc -O3", paths=paths, mean_limit_us=150.7)
 
 
-def _write(model, codes, folder):
+HERE = {"x86_64": "x86-64", "aarch64": "ARMv8-A"}.get(platform.machine(), "")
+"""The instruction set of this computer, by its bodies; empty if it has none."""
+
+
+def _write(model, codes, folder, isa=HERE):
     folder.mkdir(exist_ok=True)
-    write_c_package(model, folder, _notes(model), inputs=codes, answers=run_model(model, codes))
+    notes = dataclasses.replace(_notes(model), isa=isa)
+    write_c_package(model, folder, notes, inputs=codes, answers=run_model(model, codes))
     return folder
 
 
@@ -47,7 +53,7 @@ def cascade(make_model, make_codes, tmp_path_factory):
     root = tmp_path_factory.mktemp("cascade")
     folder = _write(model, codes, root / "c")
     out = root / "model.so"
-    build_shared(package_sources(folder), out=out, compiler=find_compiler("host"), includes=package_includes(folder))
+    build_shared(package_sources(folder), out=out, compiler=find_compiler(HOST), includes=package_includes(folder))
     return model, codes, ctypes.CDLL(str(out))
 
 
@@ -59,11 +65,11 @@ def _run(library, image, lowest, highest):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("board", ["nucleo_u575zi_q", "nucleo_h7a3zi_q", "nucleo_g0b1re", "esp32_c3"])
+@pytest.mark.parametrize("board", ["nucleo_u575zi_q", "nucleo_h7a3zi_q", "nucleo_g0b1re", "esp32_c3", "raspberry_pi_4b"])
 def test_a_package_answers_alike_on_every_emulated_core(board, make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(4, 4)
     header = read_header(Path(__file__).parents[2] / "hardware_profiles" / board)
-    package = EmulatedPackage(_write(model, codes, tmp_path / "c"), model.network, header)
+    package = EmulatedPackage(_write(model, codes, tmp_path / "c", header.device.isa), model.network, header)
     found, expected = package.run(codes), run_model(model, codes)
     assert package.core == header.device.core and package.is_priced_core
     assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
@@ -77,7 +83,9 @@ def test_flash_is_exact_where_kernels_share_the_compilers_functions(board, make_
     shutil.copytree(SHIPPED / board, tmp_path / board, ignore=shutil.ignore_patterns("ops.csv", "runs.jsonl"))
     measure(str(tmp_path / board), grid=make_works(model), workers=1)
     profile = load_profile(tmp_path / board)
-    package = EmulatedPackage(_write(model, make_codes(4, 4), tmp_path / "c"), model.network, profile.header)
+    package = EmulatedPackage(
+        _write(model, make_codes(4, 4), tmp_path / "c", profile.header.device.isa), model.network, profile.header
+    )
     (price,) = CostModel(model.network, profile).paths(model.menu)
     assert package.size().flash_bytes == price.flash_bytes
     assert package.size().ram_bytes + int(np.prod(model.network.input_shape)) == price.ram_bytes
@@ -90,11 +98,11 @@ def test_flash_is_exact_where_kernels_share_the_compilers_functions(board, make_
 @pytest.mark.parametrize("widths", [(1, 3), (1, 2, 3, 4, 8)])
 def test_odd_widths_answer_alike_on_this_computer_and_on_a_board(widths, make_model, make_codes, tmp_path):
     model, codes = make_model("cascade", widths=widths, seed=1), make_codes(6, 1)
-    folder, expected = _write(model, codes, tmp_path / "c"), run_model(model, codes)
-    assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
-    assert _self_test(folder, tmp_path) == 0
     header = read_header(Path(__file__).parents[2] / "hardware_profiles" / "nucleo_l4r5zi")
-    found = EmulatedPackage(folder, model.network, header).run(codes)
+    own, board = _write(model, codes, tmp_path / "own"), _write(model, codes, tmp_path / "board", header.device.isa)
+    assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
+    assert _self_test(own, tmp_path) == _self_test(board, tmp_path) == 0  # the latter by portable bodies
+    found, expected = EmulatedPackage(board, model.network, header).run(codes), run_model(model, codes)
     assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
 
 
@@ -144,7 +152,7 @@ def test_the_self_test_passes_and_notices_a_changed_bias(make_model, make_codes,
 
 
 def _self_test(folder, scratch):
-    compiler = find_compiler("host")
+    compiler = find_compiler(HOST)
     sources = [*package_sources(folder), folder / "hw_selftest.c"]
     program = scratch / "selftest"
     command = [*compiler.command, *compiler.flags, f"-I{folder}", *map(str, sources), "-o", str(program)]
@@ -160,8 +168,9 @@ def test_the_cmake_project_builds_and_passes_its_test(make_model, make_codes, tm
     subprocess.run(["ctest", "--test-dir", str(tmp_path / "b")], check=True, capture_output=True)
 
 
-def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, make_codes, tmp_path):
-    folder = _write(make_model("gate"), make_codes(20, 4), tmp_path / "c")
+@pytest.mark.parametrize("isa", ["", *BODIES])
+def test_c_has_no_decimal_floats_and_no_libc_but_string(isa, make_model, make_codes, tmp_path):
+    folder = _write(make_model("gate"), make_codes(20, 4), tmp_path / "c", isa)
     for path in folder.rglob("*.[ch]"):
         text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
         assert not re.search(r"\b\d+\.\d+(?!\d*p)", re.sub(r"0x[\da-f.]+p[+-]?\d+f", "", text)), path
@@ -172,26 +181,30 @@ def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, ma
         assert set(re.findall(r"#include <(.*)>", text)) <= {"stdint.h", "string.h"} | own, path
 
 
+@pytest.mark.parametrize("isa", ["", *BODIES])
+def test_a_package_has_the_bodies_of_its_own_core_and_the_portable_ones_alone(isa, make_model, make_codes, tmp_path):
+    folder = _write(make_model("cascade"), make_codes(20, 4), tmp_path / "c", isa)
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"kernels", "portable", BODIES.get(isa, "portable")}
+    included = {name for unit in (folder / "kernels").iterdir() for name in re.findall(r'#include "(.*)"', unit.read_text())}
+    sources = {path.relative_to(folder) for path in folder.glob("*/hw_*.c") if path.parent.name != "kernels"}
+    assert included == {path.as_posix() for path in sources}
+
+
 def test_a_package_for_one_core_has_memory_for_its_bodies_and_runs_portable_ones_elsewhere(make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(20, 4)
     (tmp_path / "c").mkdir()
     notes = dataclasses.replace(_notes(model), isa="ARMv7E-M")
     program = write_c_package(model, tmp_path / "c", notes, inputs=codes, answers=run_model(model, codes))
     assert program.arena_bytes == plan_program(model, "ARMv7E-M").arena_bytes
-    assert "#define HW_BODIES 1 " in (tmp_path / "c" / "hw_selected.h").read_text()
+    assert all("#define HW_BODIES 1 /* cortex_m */\n" in path.read_text() for path in (tmp_path / "c/kernels").iterdir())
     assert _self_test(tmp_path / "c", tmp_path) == 0
 
 
-@pytest.mark.parametrize(("isa", "takes"), [("", True), ("x86-64", True), ("ARMv7E-M", False)])
+@pytest.mark.parametrize(("isa", "takes"), [("", False), ("x86-64", True), ("ARMv7E-M", False)])
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="asks which bodies an x86-64 computer takes")
-def test_only_packages_for_any_core_or_its_own_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
-    model, codes = make_model("static"), make_codes(20, 4)
-    (tmp_path / "c").mkdir()
-    notes = dataclasses.replace(_notes(model), isa=isa)
-    write_c_package(model, tmp_path / "c", notes, inputs=codes, answers=run_model(model, codes))
-    out = tmp_path / "model.so"
-    includes = package_includes(tmp_path / "c")
-    build_shared(package_sources(tmp_path / "c"), out=out, compiler=find_compiler("host"), includes=includes)
+def test_only_packages_for_it_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
+    folder, out = _write(make_model("static"), make_codes(20, 4), tmp_path / "c", isa), tmp_path / "model.so"
+    build_shared(package_sources(folder), out=out, compiler=find_compiler(HOST), includes=package_includes(folder))
     assert (b"hw_finish_avx2" in out.read_bytes()) is takes  # in the library's symbols
 
 

@@ -120,7 +120,9 @@ def test_naming_the_default_objectives_changes_nothing(static_problem: Any, tabl
 
 def test_energy_beside_latency_is_refused_where_it_is_power_times_time(static_problem: Any, tmp_path: Path) -> None:
     pool = CountingPool()
-    message = r"the energy of formula is latency times active power .*mean_energy beside latency .* the same axis; leave mean_energy"
+    message = (
+        r"the energy of formula is latency times active power .*mean_energy beside latency .* the same axis; leave mean_energy"
+    )
     for beside in ("latency", "mean_latency"):
         with pytest.raises(JobError, match=message.replace("beside latency", f"beside {beside}")):
             objectives = ("accuracy", "mean_energy", beside)
