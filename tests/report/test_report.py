@@ -23,7 +23,7 @@ from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance
 from hwsearch.integers.integer_model import IntegerModel, StoredWeights
 from hwsearch.kernels.layout import packed_weight_bytes
 from hwsearch.pricing.cost_model import CostModel
-from hwsearch.report.charts import LOWER_EDGE
+from hwsearch.report.charts import LOWER_EDGE, front_axes
 from hwsearch.report.report import Inputs, Reference, ReportData, png, report_html, write_report
 from hwsearch.results.final_model import Certificate, FinalModel
 from hwsearch.results.front import FrontPoint, ParetoFront
@@ -209,6 +209,32 @@ def test_the_front_shows_every_point_every_reference_and_the_budget(data: Report
     assert '"text":["w8a8","w4a4","w2a2"]' in figure[0]
     assert "float 98.75 %" in figure[0]
     assert figure[0].count('"text":"budget"') == 2
+
+
+def test_a_front_in_other_objectives_is_drawn_against_them(data: ReportData) -> None:
+    budget = Budget(flash_bytes=65536.0)
+    three = replace(data.front, objectives=("accuracy", "flash", "mean_energy"))
+    page = report_html(replace(data, front=three, final=replace(data.final, budget=budget)))
+    assert "no other one beats in accuracy, flash and mean energy, from the search" in page
+    figure = re.search(r'id="front".*?</script>', page, flags=re.DOTALL)
+    assert figure is not None
+    assert '"text":"flash (KB)"' in figure[0] and '"text":"mean energy (uJ)"' in figure[0]
+    assert figure[0].count('"text":"budget"') == 1
+    for point in three.points:
+        assert f"worst latency {point.cost.worst.latency_us / 1000:.3f} ms" in figure[0]  # what is not drawn is told
+
+
+@pytest.mark.parametrize(
+    ("objectives", "axes"),
+    [
+        (("accuracy", "mean_latency"), ["mean_latency", "latency"]),
+        (("mean_latency", "accuracy", "flash", "ram"), ["mean_latency", "flash"]),
+        (("accuracy", "latency"), ["latency", "mean_latency"]),
+        (("accuracy", "ram"), ["ram", "latency"]),
+    ],
+)
+def test_the_two_panels_show_the_first_costs(objectives: tuple[str, ...], axes: list[str]) -> None:
+    assert [axis.name for axis in front_axes(objectives)] == axes
 
 
 def test_a_reference_far_below_the_front_tells_its_accuracy_at_the_edge(data: ReportData) -> None:
