@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.exporters.c_data import GENERATED, data_source, input_step_text, selftest_source
 from hwsearch.exporters.program import Program, plan_program
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.cost import Cost
 from hwsearch.integers.execute import Execution
 from hwsearch.integers.integer_model import Codes, IntegerModel
-from hwsearch.kernels.catalogue import BODY_NUMBERS, C_FOLDER, HEADERS, Kernel
-from hwsearch.kernels.layout import BODIES
+from hwsearch.kernels.bodies.known import bodies_for
+from hwsearch.kernels.bodies.portable import PORTABLE
+from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel
 from hwsearch.kernels.runtime import RUNTIME_HEADERS, runtime_sources
 
 DATA_SOURCE, SELFTEST_SOURCE = "hw_model_data.c", "hw_selftest.c"
@@ -37,15 +39,15 @@ KERNEL_FOLDER = "kernels"
 class PackageNotes:
     """What a package says about itself besides its integers. `mean_limit_us` is None without a mean budget.
 
-    `isa`: the instruction set for whose kernels it provides memory; empty for any.
+    `isa`: the instruction set for whose kernels it provides memory; elsewhere the portable ones run.
     """
 
     task: str
     device: str
+    isa: Isa
     built_with: str
     paths: tuple[Cost, ...]
     mean_limit_us: float | None
-    isa: str = ""
 
 
 def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, inputs: Codes, answers: Execution) -> Program:
@@ -120,10 +122,11 @@ def _kernel_unit(kernel: Kernel) -> str:
     return "\n".join([*lines, *(f'#include "{source}"' for source in kernel.sources)]) + "\n"
 
 
-def _selected(isa: str) -> str:
+def _selected(isa: Isa) -> str:
     """What every kernel source of the package reads first: which bodies it may take."""
-    text = f"/* {GENERATED} Each source in {KERNEL_FOLDER}/ selects its own function. */\n"
-    return text + (f"#define HW_BODIES {BODY_NUMBERS[BODIES[isa]]} /* {BODIES[isa]} */\n" if isa in BODIES else "")
+    own = [f"#define HW_BODIES {body.number} /* {body.folder} */" for body in bodies_for(isa) if body is not PORTABLE]
+    told = f"/* {GENERATED} Each source in {KERNEL_FOLDER}/ selects its own function. */"
+    return "\n".join([told, *(own or ["#define HW_PORTABLE_ONLY"])]) + "\n"
 
 
 def _header(model: IntegerModel, program: Program, notes: PackageNotes) -> str:

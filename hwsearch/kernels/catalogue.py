@@ -11,23 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import ACTIVATION_WIDTHS, KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision, kernel_precision
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
-from hwsearch.kernels.layout import BODIES
+from hwsearch.kernels.bodies.known import bodies_for
+from hwsearch.kernels.bodies.portable import PORTABLE
 from hwsearch.kernels.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 
 C_FOLDER = Path(__file__).parent / "c"
 HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/hw_*.h")))
 """Included by kernel sources; their folders must be on the include path."""
-
-PORTABLE = "portable"
-BODY_NUMBERS = {"cortex_m": 1, "cortex_m0": 2, "riscv": 3, "x86": 4, "neon": 5}
-"""What `HW_BODIES` means in c/portable/hw_portable.h, by folder.
-
-Every source is compiled everywhere; that header decides which of the bodies of an operation is one.
-"""
 
 WIDTHS = WEIGHT_WIDTHS
 ALL_PRECISIONS = KERNEL_PRECISIONS
@@ -106,15 +101,16 @@ def all_sources() -> tuple[str, ...]:
 @cache
 def _sources(kind: OpKind) -> tuple[str, ...]:
     """The portable body and all that may replace it."""
-    portable = f"{PORTABLE}/hw_{kind}.c"
+    portable = f"{PORTABLE.folder}/hw_{kind}.c"
     own = sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob(f"*/hw_{kind}.c"))
     return (portable, *(source for source in own if source != portable))
 
 
-def files_behind(isa: str) -> tuple[str, ...]:
-    """Sources and headers that decide what is built for an instruction set, sorted; all of them where it is not in `BODIES`."""
-    others = {*BODIES.values()} - {BODIES.get(isa, "")} if isa in BODIES else set()
-    return tuple(sorted(name for name in (*HEADERS, *all_sources()) if name.partition("/")[0] not in others))
+def files_behind(isa: Isa) -> tuple[str, ...]:
+    """Sources and headers that decide what is built for an instruction set, sorted: the shared, portable and its own ones."""
+    built = [body.folder for body in bodies_for(isa)]
+    names = (*HEADERS, *all_sources())
+    return tuple(sorted(name for name in names if "/" not in name or name.partition("/")[0] in built))
 
 
 def supported(op: Op, precision: Precision) -> bool:

@@ -33,8 +33,8 @@ from hwsearch.kernels.catalogue import (
     kernel,
     op_bytes,
     pack_weights,
-    scratch_bytes,
 )
+from hwsearch.kernels.layout import largest_scratch_bytes
 from hwsearch.kernels.runtime import runtime_bytes
 from hwsearch.measuring.cases import Case
 
@@ -119,7 +119,7 @@ def record(case: Case, pointer_bits: int, constant: Place, variable: Place, outp
     constants, op = case.constants, case.op
     inputs = [variable(codes.tobytes()) for codes in case.inputs]
 
-    scratch = scratch_bytes(op, case.precision)
+    scratch = largest_scratch_bytes(op, case.precision)
     pointers: dict[str, int | tuple[int, int]] = {
         "input": (inputs[0], inputs[-1] if len(inputs) > 1 else 0),
         "output": output,

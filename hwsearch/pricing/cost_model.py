@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.errors import ProfileError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.network import Network
@@ -132,7 +133,7 @@ class CostModel:
         return OpPrice(
             op=op.name, precision=row.precision, latency_us=row.latency_us, energy_uj=row.energy_uj, provenance=row.provenance,
             uncertainty=row.relative_error(self.profile.validity.relative_error), symbol=row.symbol, code_bytes=row.code_bytes,
-            weight_bytes=in_lines(row.weight_bytes), scratch_bytes=row.scratch_bytes, interpolated=False,
+            weight_bytes=in_lines(row.weight_bytes), scratch_bytes=scratch_bytes(op, row.precision, self.isa), interpolated=False,
             builtins=self._builtins.get((row.run_id, row.symbol), ()),
         )  # fmt: skip
 
@@ -316,7 +317,7 @@ class CostModel:
         return self.profile.runtime_of(kind)
 
     @property
-    def isa(self) -> str:
+    def isa(self) -> Isa:
         """The device's instruction set: it decides which kernels run, and with them how much scratch memory they need."""
         return self.profile.header.device.isa
 
