@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.exporters.c_data import input_step_text
 from hwsearch.exporters.c_package import PackageNotes, package_includes, package_sources, write_c_package
@@ -27,16 +28,16 @@ from hwsearch.pricing.cost_model import CostModel
 SHIPPED = Path(__file__).parents[2] / "hardware_profiles"
 
 
-def _notes(model):
+def _notes(model, isa=Isa.X86_64):
     paths = tuple(
         Cost(latency_us=100.0003 * (index + 1), energy_uj=1.0, flash_bytes=1, ram_bytes=1) for index in range(len(model.entries))
     )
-    return PackageNotes(task="random images", device="a test", built_with="cc -O3", paths=paths, mean_limit_us=150.7)
+    return PackageNotes(task="random images", device="a test", isa=isa, built_with="cc -O3", paths=paths, mean_limit_us=150.7)
 
 
-def _write(model, codes, folder):
+def _write(model, codes, folder, isa=Isa.X86_64):
     folder.mkdir(exist_ok=True)
-    write_c_package(model, folder, _notes(model), inputs=codes, answers=run_model(model, codes))
+    write_c_package(model, folder, _notes(model, isa), inputs=codes, answers=run_model(model, codes))
     return folder
 
 
@@ -63,7 +64,7 @@ def _run(library, image, lowest, highest):
 def test_a_package_answers_alike_on_every_emulated_core(board, make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(4, 4)
     header = read_header(Path(__file__).parents[2] / "hardware_profiles" / board)
-    package = EmulatedPackage(_write(model, codes, tmp_path / "c"), model.network, header)
+    package = EmulatedPackage(_write(model, codes, tmp_path / "c", header.device.isa), model.network, header)
     found, expected = package.run(codes), run_model(model, codes)
     assert package.core == header.device.core and package.is_priced_core
     assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
@@ -77,7 +78,8 @@ def test_flash_is_exact_where_kernels_share_the_compilers_functions(board, make_
     shutil.copytree(SHIPPED / board, tmp_path / board, ignore=shutil.ignore_patterns("ops.csv", "runs.jsonl"))
     measure(str(tmp_path / board), grid=make_works(model), workers=1)
     profile = load_profile(tmp_path / board)
-    package = EmulatedPackage(_write(model, make_codes(4, 4), tmp_path / "c"), model.network, profile.header)
+    folder = _write(model, make_codes(4, 4), tmp_path / "c", profile.device.isa)
+    package = EmulatedPackage(folder, model.network, profile.header)
     (price,) = CostModel(model.network, profile).paths(model.menu)
     assert package.size().flash_bytes == price.flash_bytes
     assert package.size().ram_bytes + int(np.prod(model.network.input_shape)) == price.ram_bytes
@@ -90,11 +92,11 @@ def test_flash_is_exact_where_kernels_share_the_compilers_functions(board, make_
 @pytest.mark.parametrize("widths", [(1, 3), (1, 2, 3, 4, 8)])
 def test_odd_widths_answer_alike_on_this_computer_and_on_a_board(widths, make_model, make_codes, tmp_path):
     model, codes = make_model("cascade", widths=widths, seed=1), make_codes(6, 1)
-    folder, expected = _write(model, codes, tmp_path / "c"), run_model(model, codes)
+    expected = run_model(model, codes)
     assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
-    assert _self_test(folder, tmp_path) == 0
+    assert _self_test(_write(model, codes, tmp_path / "host"), tmp_path) == 0
     header = read_header(Path(__file__).parents[2] / "hardware_profiles" / "nucleo_l4r5zi")
-    found = EmulatedPackage(folder, model.network, header).run(codes)
+    found = EmulatedPackage(_write(model, codes, tmp_path / "board", header.device.isa), model.network, header).run(codes)
     assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
 
 
@@ -174,24 +176,21 @@ def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, ma
 
 def test_a_package_for_one_core_has_memory_for_its_bodies_and_runs_portable_ones_elsewhere(make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(20, 4)
-    (tmp_path / "c").mkdir()
-    notes = dataclasses.replace(_notes(model), isa="ARMv7E-M")
-    program = write_c_package(model, tmp_path / "c", notes, inputs=codes, answers=run_model(model, codes))
-    assert program.arena_bytes == plan_program(model, "ARMv7E-M").arena_bytes
-    assert "#define HW_BODIES 1 " in (tmp_path / "c" / "hw_selected.h").read_text()
-    assert _self_test(tmp_path / "c", tmp_path) == 0
+    folder = tmp_path / "c"
+    folder.mkdir()
+    notes = _notes(model, Isa.ARMV7E_M)
+    program = write_c_package(model, folder, notes, inputs=codes, answers=run_model(model, codes))
+    assert program.arena_bytes == plan_program(model, Isa.ARMV7E_M).arena_bytes
+    assert "#define HW_BODIES 1 " in (folder / "hw_selected.h").read_text()
+    assert _self_test(folder, tmp_path) == 0
 
 
-@pytest.mark.parametrize(("isa", "takes"), [("", True), ("x86-64", True), ("ARMv7E-M", False)])
+@pytest.mark.parametrize(("isa", "takes"), [(Isa.X86_64, True), (Isa.ARMV7E_M, False), (Isa.ARMV7_M, False)])
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="asks which bodies an x86-64 computer takes")
-def test_only_packages_for_any_core_or_its_own_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
+def test_only_packages_for_x86_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
     model, codes = make_model("static"), make_codes(20, 4)
-    (tmp_path / "c").mkdir()
-    notes = dataclasses.replace(_notes(model), isa=isa)
-    write_c_package(model, tmp_path / "c", notes, inputs=codes, answers=run_model(model, codes))
-    out = tmp_path / "model.so"
-    includes = package_includes(tmp_path / "c")
-    build_shared(package_sources(tmp_path / "c"), out=out, compiler=find_compiler("host"), includes=includes)
+    folder, out = _write(model, codes, tmp_path / "c", isa), tmp_path / "model.so"
+    build_shared(package_sources(folder), out=out, compiler=find_compiler("host"), includes=package_includes(folder))
     assert (b"hw_finish_avx2" in out.read_bytes()) is takes  # in the library's symbols
 
 
@@ -221,7 +220,7 @@ def test_weights_are_stored_once_and_constants_of_a_step_lie_in_one_table(make_m
 
 def test_tensors_alive_together_never_share_bytes(make_model):
     """Walks the program's own offsets: what a step writes overlaps nothing that is still to be read."""
-    program = plan_program(make_model("exit"))
+    program = plan_program(make_model("exit"), Isa.ARMV7E_M)
     steps = [step for segment in program.segments for step in segment.steps]
     spans = [(step.output, step.output + _bytes(step)) for step in steps]
     last = {
@@ -242,8 +241,8 @@ def _bytes(step):
 def test_the_arena_of_a_cascade_is_that_of_its_hungriest_entry(make_model):
     model = make_model("cascade")
     runs = zip(model.menu.runs(model.network), model.menu.entries, strict=True)
-    arenas = [memory_plan(model.network, ops, entry.assignment).arena_bytes for ops, entry in runs]
-    assert plan_program(model).arena_bytes == max(arenas)
+    arenas = [memory_plan(model.network, ops, entry.assignment, Isa.ARMV7E_M).arena_bytes for ops, entry in runs]
+    assert plan_program(model, Isa.ARMV7E_M).arena_bytes == max(arenas)
 
 
 def test_the_input_step_is_written_exactly():

@@ -22,7 +22,7 @@ from hwsearch.hardware.profile import (
 HEADER = """schema = 1
 [device]
 name = "Test board"
-isa = "armv7e-m"
+isa = "ARMv7E-M"
 core = "Cortex-M4F"
 clock_hz = 100_000_000
 flash_bytes = 1048576
@@ -130,6 +130,11 @@ def test_a_changed_clock_contradicts_the_table(folder: Path) -> None:
     [
         ('unit = "cycles"', 'unit = "kcycles"', r"toml: counter\.unit: input should be 'cycles' or 'ns', but found 'kcycles'"),
         ("clock_hz = 100_000_000", 'clock_hz = "100 MHz"', r"device\.clock_hz: .*but found '100 MHz'"),
+        (
+            'isa = "ARMv7E-M"',
+            'isa = "armv7e-m"',
+            r"device\.isa: input should be 'ARMv6-M', .* or 'x86-64', but found 'armv7e-m'",
+        ),
         ('supply = "1.8 V"', "", r"device\.supply: field required"),
         ("active_mw", "activ_mw", r"power\.active_mw: field required"),
         ("schema = 1", "schema = 9", r"schema: input should be 1, but found 9"),
