@@ -26,7 +26,7 @@ from hwsearch.measuring.targets import HostTarget, processor_name
 ROUNDS = 5
 PRECISIONS = tuple(Precision.parse(text) for text in ("w8a8", "w4a8", "w4a4", "w2a2"))
 BODIES = {
-    "portable": ("HW_PORTABLE_ONLY", ()),
+    "portable": ("HW_BODIES=0", ()),
     "sse2": ("HW_X86_LEVEL=0", ("sse2",)),
     "avx2": ("HW_X86_LEVEL=1", ("avx2",)),
     "vnni": ("HW_X86_LEVEL=2", ("avx512bw", "avx512vl", "avx512_vnni")),

@@ -4,22 +4,21 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 import hwsearch
 from hwsearch.errors import BundleError
 from hwsearch.exporters.c_package import PackageNotes, write_c_package
 from hwsearch.exporters.manifest import (
     MANIFEST_FILE,
-    EntryRecord,
     Manifest,
-    PolicyRecord,
     PriceRecord,
     check_files,
     file_record,
@@ -27,6 +26,7 @@ from hwsearch.exporters.manifest import (
     write_manifest,
 )
 from hwsearch.exporters.onnx_model import build_onnx
+from hwsearch.exporters.prediction import Prediction, predict
 from hwsearch.exporters.program import Program
 from hwsearch.hardware.profile import HardwareProfile, load_profile
 from hwsearch.integers.execute import Execution, run_model
@@ -65,6 +65,16 @@ class Bundle:
     def model(self) -> IntegerModel:
         return load_model(self.path / MODEL_FILE)
 
+    def predict(self, images: NDArray[np.generic]) -> Prediction:
+        """What the exported model answers for images, by the integer reference; see `predict`.
+
+        >>> from hwsearch.exporters.bundle import load_bundle
+        >>> load_bundle("nowhere")
+        Traceback (most recent call last):
+        hwsearch.errors.BundleError: nowhere must be a bundle with a manifest.json, but has none; give an exported folder.
+        """
+        return predict(self.model(), images, self.manifest.paths)
+
     def vectors(self) -> Vectors:
         """Raises `BundleError` where the arrays are not those of vectors."""
         path = self.path / VECTORS_FILE
@@ -74,6 +84,17 @@ class Bundle:
                 return Vectors(inputs=arrays["inputs"], labels=arrays["labels"], answers=answers)
         except (OSError, ValueError, KeyError) as error:
             raise BundleError(f"{path} must hold inputs, labels, logits and entries, but: {error}; export again.") from error
+
+
+def load_bundle(folder: str | Path) -> Bundle:
+    """An exported folder, with every byte checked against its manifest.
+
+    Raises:
+        BundleError: it is no bundle, or a file is missing or altered.
+    """
+    bundle = Bundle(Path(folder))
+    bundle.check_files()
+    return bundle
 
 
 def export(final: FinalModel, folder: str | Path, *, report: str | None = None, profile: HardwareProfile | None = None) -> Bundle:
@@ -158,21 +179,19 @@ def _package_notes(final: FinalModel, profile: HardwareProfile) -> PackageNotes:
 
 def _manifest(final: FinalModel, folder: Path, program: Program, profile: HardwareProfile) -> Manifest:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    menu, shape = final.model.menu, final.shape
-    entries = tuple(
-        EntryRecord(exit=entry.exit, assignment=entry.assignment.key, path=path, share=share)
-        for entry, path, share in zip(menu.entries, final.paths, final.shares, strict=True)
-    )
     return Manifest(
-        schema=1,
+        schema=2,
         digest="",
         versions=_versions(),
         task=final.task,
         profile=final.profile,
         seed=final.seed,
         network=final.model.network.name,
-        policy=PolicyRecord(**asdict(shape), thresholds=final.model.thresholds),
-        entries=entries,
+        menu=final.model.menu,
+        policy=final.shape,
+        thresholds=final.model.thresholds,
+        paths=final.paths,
+        shares=final.shares,
         arena_bytes=program.arena_bytes,
         budget=final.budget,
         price=_price(final, profile),

@@ -24,22 +24,21 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.integers.execute import Execution
 from hwsearch.integers.integer_model import Codes, IntegerModel
 from hwsearch.kernels.bodies.known import bodies_for
-from hwsearch.kernels.bodies.portable import PORTABLE
-from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel
+from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel, carried, unit
 from hwsearch.kernels.runtime import RUNTIME_HEADERS, runtime_sources
 
 DATA_SOURCE, SELFTEST_SOURCE = "hw_model_data.c", "hw_selftest.c"
 SELFTEST_VECTORS = 8
 """Inputs in the self-test, every entry that occurs among them."""
 KERNEL_FOLDER = "kernels"
-"""Holds one source per kernel function, which includes the verbatim file that defines it."""
+"""Holds one source per kernel function, which includes the verbatim bodies of its operation: portable and the core's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackageNotes:
     """What a package says about itself besides its integers. `mean_limit_us` is None without a mean budget.
 
-    `isa`: the instruction set for whose kernels it provides memory; elsewhere the portable ones run.
+    `isa`: the instruction set whose kernels it has besides the portable ones, and provides memory for.
     """
 
     task: str
@@ -56,16 +55,16 @@ def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, i
     `inputs` `[N, H, W, C]` and the reference's `answers` to them serve the self-test.
     """
     program = plan_program(model, notes.isa)
-    verbatim = (*HEADERS, *RUNTIME_HEADERS, *runtime_sources(model.menu.kind), *kernel_sources(program))
+    sources = kernel_sources(program, notes.isa)
+    verbatim = (*carried(HEADERS, notes.isa), *RUNTIME_HEADERS, *runtime_sources(model.menu.kind), *sources)
     for name in verbatim:
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(C_FOLDER / name, target)
     chosen = _selftest_choice(answers.entries)
     (folder / KERNEL_FOLDER).mkdir()
-    texts = {_kernel_file(kernel): _kernel_unit(kernel) for kernel in program.kernels} | {
+    texts = {_kernel_file(kernel): _kernel_unit(kernel, notes.isa) for kernel in program.kernels} | {
         "hw_model.h": _header(model, program, notes),
-        "hw_selected.h": _selected(notes.isa),
         DATA_SOURCE: data_source(model, program, [nanoseconds_up(cost.latency_us) for cost in notes.paths]),
         SELFTEST_SOURCE: selftest_source(inputs[chosen], answers.logits[chosen], answers.entries[chosen]),
         "CMakeLists.txt": _cmake(model, program),
@@ -76,9 +75,9 @@ def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, i
     return program
 
 
-def kernel_sources(program: Program) -> tuple[str, ...]:
-    """Kernel sources a program needs, as paths within the package."""
-    return tuple(sorted(set(chain.from_iterable(kernel.sources for kernel in program.kernels))))
+def kernel_sources(program: Program, isa: Isa) -> tuple[str, ...]:
+    """Kernel sources a program needs on an instruction set, as paths within the package."""
+    return carried(sorted({*chain.from_iterable(kernel.sources for kernel in program.kernels)}), isa)
 
 
 def package_sources(folder: Path) -> list[Path]:
@@ -89,7 +88,7 @@ def package_sources(folder: Path) -> list[Path]:
 
 def package_includes(folder: Path) -> list[Path]:
     """Folders of a written package that its sources include from."""
-    return [folder, folder / "portable"]
+    return [folder]
 
 
 def nanoseconds_up(latency_us: float) -> int:
@@ -113,20 +112,10 @@ def _kernel_file(kernel: Kernel) -> str:
     return f"{KERNEL_FOLDER}/{kernel.symbol}.c"
 
 
-def _kernel_unit(kernel: Kernel) -> str:
-    lines = [
-        f"/* {GENERATED} One function, compiled alone as it was measured. */",
-        "#define HW_SELECTED",
-        f"#define {kernel.macro}",
-    ]
-    return "\n".join([*lines, *(f'#include "{source}"' for source in kernel.sources)]) + "\n"
-
-
-def _selected(isa: Isa) -> str:
-    """What every kernel source of the package reads first: which bodies it may take."""
-    own = [f"#define HW_BODIES {body.number} /* {body.folder} */" for body in bodies_for(isa) if body is not PORTABLE]
-    told = f"/* {GENERATED} Each source in {KERNEL_FOLDER}/ selects its own function. */"
-    return "\n".join([told, *(own or ["#define HW_PORTABLE_ONLY"])]) + "\n"
+def _kernel_unit(kernel: Kernel, isa: Isa) -> str:
+    body = bodies_for(isa)[-1]
+    macros = (f"HW_BODIES={body.number} /* {body.folder} */", *kernel.macros)
+    return f"/* {GENERATED} One function, compiled alone as it was measured. */\n{unit(carried(kernel.sources, isa), macros)}"
 
 
 def _header(model: IntegerModel, program: Program, notes: PackageNotes) -> str:

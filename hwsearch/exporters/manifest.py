@@ -7,12 +7,13 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
 
-from hwsearch.errors import BundleError
-from hwsearch.graph.menu import PolicyKind
+from hwsearch.errors import BundleError, SpaceError
+from hwsearch.files import first_fault
+from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
 from hwsearch.results.final_model import Certificate
 
@@ -30,26 +31,6 @@ class FileRecord(_Section):
     sha256: str
 
 
-class EntryRecord(_Section):
-    """A menu entry: the exit it ends at, its precisions (`BitAssignment.key`), its price, and the share of inputs it answers."""
-
-    exit: str
-    assignment: str
-    path: Cost
-    share: float
-
-
-class PolicyRecord(_Section):
-    """How an entry is chosen; see `PolicyShape` for the fields."""
-
-    kind: PolicyKind
-    gate_grid: int
-    gate_hidden: int
-    trade_off: float
-    escalation: tuple[float, ...]
-    thresholds: tuple[int, ...]
-
-
 class PriceRecord(_Section):
     """Mean and worst cost, the share of the latency of the dearest path by where its numbers come from, and their uncertainty."""
 
@@ -60,18 +41,32 @@ class PriceRecord(_Section):
     validity: str
 
 
-class Manifest(_Section):
-    """The content of `manifest.json`."""
+def _menu(given: Menu | dict[str, Any]) -> Menu:
+    return given if isinstance(given, Menu) else Menu.from_json(given)
 
-    schema_number: Literal[1] = Field(alias="schema")
+
+def _shape(given: PolicyShape | dict[str, Any]) -> PolicyShape:
+    return given if isinstance(given, PolicyShape) else PolicyShape.from_json(given)
+
+
+class Manifest(_Section):
+    """The content of `manifest.json`.
+
+    `paths[k]` is the price of a whole inference that ends at entry k of `menu`, `shares[k]` the share of inputs it answers.
+    """
+
+    schema_number: Literal[2] = Field(alias="schema")
     digest: str
     versions: dict[str, str]
     task: str
     profile: str
     seed: int
     network: str
-    policy: PolicyRecord
-    entries: tuple[EntryRecord, ...]
+    menu: Annotated[Menu, PlainValidator(_menu), PlainSerializer(Menu.to_json)]
+    policy: Annotated[PolicyShape, PlainValidator(_shape), PlainSerializer(PolicyShape.to_json)]
+    thresholds: tuple[int, ...]
+    paths: tuple[Cost, ...]
+    shares: tuple[float, ...]
     arena_bytes: int
     budget: Budget
     price: PriceRecord
@@ -80,10 +75,6 @@ class Manifest(_Section):
     float_accuracy: dict[str, float]
     notes: dict[str, str]
     files: dict[str, FileRecord]
-
-    @property
-    def paths(self) -> tuple[Cost, ...]:
-        return tuple(entry.path for entry in self.entries)
 
     @property
     def cost(self) -> PolicyCost:
@@ -116,10 +107,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise BundleError(f"{path} must be as it was exported, but its text does not give its own digest; copy the bundle again.")
     try:
         return Manifest.model_validate(_known_schema(json.loads(content), path))
+    except (SpaceError, KeyError, TypeError) as error:
+        raise BundleError(f"{path} must be a manifest as export writes it, but: {error} Export the bundle again.") from error
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise BundleError(f"{path} must have valid fields, but {where}: {fault['msg']}; export the bundle again.") from error
+        raise BundleError(first_fault("A bundle's manifest", str(path), Manifest, error)) from error
 
 
 def _digest(content: bytes, found: "re.Match[bytes]") -> str:
@@ -127,9 +118,27 @@ def _digest(content: bytes, found: "re.Match[bytes]") -> str:
 
 
 def _known_schema(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    if record.get("schema") != 1:
-        raise BundleError(f"{path} must have schema 1, but has {record.get('schema')}; read it with the version that wrote it.")
-    return record
+    """The record in today's schema."""
+    if record.get("schema") not in (1, 2):
+        raise BundleError(
+            f"{path} must have schema 1 or 2, but has {record.get('schema')}; read it with the version that wrote it."
+        )
+    return _from_schema_1(record) if record["schema"] == 1 else record
+
+
+def _from_schema_1(record: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 had each entry with its price and share, the policy with the thresholds, and no copies."""
+    entries, policy = record["entries"], dict(record["policy"])
+    thresholds = policy.pop("thresholds")
+    kept = {key: value for key, value in record.items() if key != "entries"}
+    return kept | {
+        "schema": 2,
+        "menu": {"kind": policy["kind"], "entries": [{key: entry[key] for key in ("assignment", "exit")} for entry in entries]},
+        "policy": policy,
+        "thresholds": thresholds,
+        "paths": [entry["path"] for entry in entries],
+        "shares": [entry["share"] for entry in entries],
+    }
 
 
 def check_files(manifest: Manifest, folder: Path) -> None:

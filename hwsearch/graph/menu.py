@@ -1,7 +1,13 @@
-"""Menus: the complete configurations that a dynamic model may switch between at run time."""
+"""Menus: the complete configurations that a dynamic model may switch between at run time.
 
-from dataclasses import dataclass
+A menu and a policy's shape are written the same way wherever they are kept: in `front.json`, in a search's journal, in a model's
+file and in a bundle's manifest (`to_json`, `from_json`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
+from typing import Any, Self
 
 from hwsearch.errors import SpaceError
 from hwsearch.graph.network import Network
@@ -51,6 +57,24 @@ class Menu:
             raise SpaceError(f"A static menu must have one entry and any other several, but {self.kind} has {len(self.entries)}.")
         if self.kind is PolicyKind.EXIT and len({entry.assignment for entry in self.entries}) != 1:
             raise SpaceError("All entries of an exit menu must share one assignment, but they differ; use a cascade instead.")
+
+    def to_json(self) -> dict[str, Any]:
+        """All of the menu; the inverse of `from_json`."""
+        entries = [{"assignment": entry.assignment.key, "exit": entry.exit} for entry in self.entries]
+        return {"kind": str(self.kind), "entries": entries, "copies": [list(copy) for copy in sorted(self.copies)]}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """A menu as `to_json` wrote it, or as earlier versions did, without copies; raises SpaceError on a damaged record."""
+        try:
+            entries = tuple(
+                MenuEntry(assignment=BitAssignment.from_key(entry["assignment"]), exit=entry["exit"])
+                for entry in record["entries"]
+            )
+            copies = frozenset((str(name), int(bits)) for name, bits in record.get("copies", ()))
+            return cls(kind=PolicyKind(record["kind"]), entries=entries, copies=copies)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged("menu", "kind, entries and copies", error) from error
 
     def exits_passed(self, index: int) -> tuple[str, ...]:
         """Exits whose heads run in an inference that ends at entry `index`, in order, its own included."""
@@ -113,3 +137,21 @@ class PolicyShape:
     gate_hidden: int = 0
     trade_off: float = 0.0
     escalation: tuple[float, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """All of the shape; the inverse of `from_json`."""
+        return {**asdict(self), "kind": str(self.kind), "escalation": list(self.escalation)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """A shape as `to_json` wrote it; raises SpaceError on a damaged record."""
+        try:
+            known = {**record, "kind": PolicyKind(record["kind"]), "escalation": tuple(map(float, record["escalation"]))}
+            return cls(**known)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _damaged("policy", ", ".join(field.name for field in fields(cls)), error) from error
+
+
+def _damaged(what: str, keys: str, error: Exception) -> SpaceError:
+    found = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return SpaceError(f"A {what}'s record must have {keys} as they were written, but {found}; restore the file it stands in.")

@@ -94,6 +94,12 @@ class Op:
         return self.out_channels * self.reduction
 
 
+def packed_weight_bytes(op: Op, stored_bits: int) -> int:
+    """Bytes of an operation's weights: dense codes of `stored_bits`, each output channel's row padded to 4 bytes."""
+    row_bits = op.reduction * stored_bits
+    return op.out_channels * (-(-row_bits // 32) * 4)
+
+
 def shape_text(shape: Shape) -> str:
     """A shape as written in tables: `HxWxC`, or the number of features.
 

@@ -17,6 +17,7 @@ from typing import Any
 import networkx as nx
 
 from hwsearch.errors import SpaceError
+from hwsearch.files import data_folders, find_named
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Op, OpKind
@@ -316,8 +317,7 @@ def reference_networks() -> Mapping[str, dict[str, Any]]:
 
 def list_spaces() -> tuple[str, ...]:
     """Names of all spaces that `load_space` finds by name."""
-    found = {path.stem for folder in _folders() for path in folder.glob("*.toml")}
-    return tuple(sorted(found))
+    return tuple(_named_spaces())
 
 
 def find_space(name_or_path: str | os.PathLike[str]) -> Path:
@@ -325,17 +325,14 @@ def find_space(name_or_path: str | os.PathLike[str]) -> Path:
     given = Path(name_or_path)
     if given.is_file():
         return given
-    for folder in _folders():
-        candidate = folder / f"{given}.toml"
-        if candidate.is_file():
-            return candidate
+    known = _named_spaces()
+    if str(given) in known:
+        return known[str(given)]
     raise SpaceError(
-        f"A search space must be a TOML file or one of {', '.join(list_spaces()) or 'the shipped ones'}, "
+        f"A search space must be a TOML file or one of {', '.join(known) or 'the shipped ones'}, "
         f"but found {str(name_or_path)!r}; name one of these."
     )
 
 
-def _folders() -> tuple[Path, ...]:
-    """Where spaces lie: the user's own come first."""
-    package = Path(__file__).resolve().parents[1]
-    return (Path("search_spaces"), package / "_data" / "search_spaces", package.parent / "search_spaces")
+def _named_spaces() -> dict[str, Path]:
+    return find_named(data_folders("search_spaces"), "*.toml")

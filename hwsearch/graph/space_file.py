@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.errors import SpaceError
+from hwsearch.files import first_fault_in_toml
 from hwsearch.graph.menu import MAX_ENTRIES, PolicyKind
 
 Bits = Annotated[int, Field(ge=1, le=8)]
@@ -66,13 +67,11 @@ class SpaceTable(_Table):
 def read_space_file(path: Path) -> SpaceTable:
     """The file's content; `SpaceError` names the first field that is wrong."""
     try:
-        return SpaceTable.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        record = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpaceError(f"A search space must be a TOML file, but {path} is not: {error}; correct that line.") from error
+    try:
+        return SpaceTable.model_validate(record)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise SpaceError(
-            f"A search space must follow the schema, but in {path} field {field} is wrong: {first['msg']} "
-            f"(found {first['input']!r}); correct it."
-        ) from error
+        raise SpaceError(first_fault_in_toml("A search space", path, text, SpaceTable, error)) from error

@@ -1,6 +1,7 @@
 """What is written about a device by hand (`profile.toml`), and about each measuring run by machine (`runs.jsonl`)."""
 
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.emulation.isa import Isa
 from hwsearch.errors import ProfileError
+from hwsearch.files import first_fault, first_fault_in_toml
 from hwsearch.graph.menu import PolicyKind
 
 HEADER_FILE, RUNS_FILE = "profile.toml", "runs.jsonl"
@@ -100,12 +102,33 @@ class ProfileHeader(_Section):
         return latency_us * self.power.active_mw / 1e3
 
 
+class Provenance(StrEnum):
+    """Where a number comes from."""
+
+    MEASURED = "measured"
+    """A clock on the device itself."""
+    EMULATED = "emulated"
+    """A documented cycle model on an instruction-set emulator."""
+    CALIBRATED = "calibrated"
+    """Derived from cited published numbers of whole networks: an emulation or a sum of loops fitted to them."""
+    PUBLISHED = "published"
+    DATASHEET = "datasheet"
+    MODELLED = "modelled"
+    """The code that ships, emulated, under a model of the core that was not held against one: right in kind, not in number."""
+
+    @property
+    def needs_run(self) -> bool:
+        """Whether such a row must name a run that `runs.jsonl` records."""
+        return self in (Provenance.MEASURED, Provenance.EMULATED, Provenance.CALIBRATED, Provenance.MODELLED)
+
+
 class RunRecord(_Section):
     """One measuring run: everything needed to repeat it. Hashes are sha256 in hexadecimal.
 
     `rows` were measured, `kept` were still valid from earlier runs; `kernels` is the built code of each measured kernel.
     `builtins` are bytes of the compiler's own functions that a measured kernel needs, by kernel and function; `runtime` what a
-    package of each policy has besides kernels and data, by part.
+    package of each policy has besides kernels and data, by part. What all of its rows share stands here and not in each of them:
+    `provenance`, `repeats` and `code_bytes`, the machine code of each kernel by symbol (none where it is not known).
     """
 
     run_id: str
@@ -122,19 +145,24 @@ class RunRecord(_Section):
     kernels: dict[str, str] = Field(default_factory=dict)
     builtins: dict[str, dict[str, int]] = Field(default_factory=dict)
     runtime: dict[PolicyKind, dict[str, int]] = Field(default_factory=dict)
+    provenance: Provenance | None = None
+    repeats: int = Field(default=1, ge=1)
+    code_bytes: dict[str, int] = Field(default_factory=dict)
     seconds: float = Field(ge=0)
 
 
 def read_header(folder: Path) -> ProfileHeader:
     """Read `profile.toml`, which may exist before anything was measured."""
     path = folder / HEADER_FILE
+    text = path.read_text(encoding="utf-8")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-        return ProfileHeader.model_validate(content)
+        record = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"{path} must be TOML, but {str(error)[:1].lower()}{str(error)[1:]}; correct that line.") from error
+    try:
+        return ProfileHeader.model_validate(record)
     except ValidationError as error:
-        raise ProfileError(f"{path}: {_first_fault(error)}") from error
+        raise ProfileError(first_fault_in_toml("A profile", path, text, ProfileHeader, error)) from error
 
 
 def read_runs(folder: Path) -> tuple[RunRecord, ...]:
@@ -147,13 +175,5 @@ def read_runs(folder: Path) -> tuple[RunRecord, ...]:
         try:
             runs.append(RunRecord.model_validate_json(line))
         except ValidationError as error:
-            raise ProfileError(f"{path}:{number}: {_first_fault(error)}") from error
+            raise ProfileError(first_fault("A measuring run", f"{path}:{number}", RunRecord, error)) from error
     return tuple(runs)
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"]) or "the record"
-    message = f"{fault['msg'][:1].lower()}{fault['msg'][1:]}"
-    found = "" if fault["type"] == "missing" else f", but found {fault['input']!r}"
-    return f"{where}: {message}{found}; correct it."

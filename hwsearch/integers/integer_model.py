@@ -86,6 +86,11 @@ class IntegerModel:
     thresholds: tuple[int, ...] = ()
     gate: "IntegerModel | None" = None
 
+    def encode(self, images: NDArray[np.float32]) -> Codes:
+        """Images `[N, C, H, W]` in real units as the uint8 codes `[N, H, W, C]` that the model reads."""
+        codes = np.clip(np.floor(images / np.float32(self.input_step) + np.float32(0.5)) + np.float32(self.input_zero), 0, 255)
+        return np.ascontiguousarray(codes.astype(np.uint8).transpose(0, 2, 3, 1))  # [N, H, W, C]
+
     def read(self, index: int, op: Op) -> StoredWeights | None:
         """The weights that entry `index` reads for an operation: its own copy where the menu has one, else the nested codes."""
         nested, bits = self.stored.get(op.name), self.menu.entries[index].assignment[op.name].weight_bits

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import BundleError, HwsearchError
-from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
+from hwsearch.graph.menu import Menu
 from hwsearch.graph.network import Network
-from hwsearch.graph.precision import BitAssignment
 from hwsearch.integers.integer_model import IntegerEntry, IntegerModel, OpConstants, StoredWeights
 
 SCHEMA = 1
@@ -84,11 +83,7 @@ def _model_to_record(model: IntegerModel, prefix: str, arrays: Arrays) -> Record
         arrays[f"{prefix}stored/{name}"] = stored.codes
     return {
         "network": model.network.to_json(),
-        "menu": {
-            "kind": str(model.menu.kind),
-            "entries": [{"assignment": entry.assignment.key, "exit": entry.exit} for entry in model.menu.entries],
-            "copies": sorted(model.menu.copies),
-        },
+        "menu": model.menu.to_json(),
         "stored_bits": {name: stored.bits for name, stored in model.stored.items()},
         "entries": [_entry_to_record(entry, f"{prefix}entry{index}", arrays) for index, entry in enumerate(model.entries)],
         "input_step": model.input_step,
@@ -116,7 +111,7 @@ def _model_from_record(record: Record, prefix: str, arrays: Arrays) -> IntegerMo
     entries = tuple(_entry_from_record(entry, f"{prefix}entry{index}", arrays) for index, entry in enumerate(record["entries"]))
     return IntegerModel(
         network=Network.from_json(record["network"]),
-        menu=_menu_from_record(record["menu"]),
+        menu=Menu.from_json(record["menu"]),
         stored=stored,
         entries=entries,
         input_step=record["input_step"],
@@ -124,14 +119,6 @@ def _model_from_record(record: Record, prefix: str, arrays: Arrays) -> IntegerMo
         thresholds=tuple(record["thresholds"]),
         gate=_model_from_record(record["gate"], f"{prefix}gate/", arrays) if record["gate"] else None,
     )
-
-
-def _menu_from_record(record: Record) -> Menu:
-    entries = (
-        MenuEntry(assignment=BitAssignment.from_key(entry["assignment"]), exit=entry["exit"]) for entry in record["entries"]
-    )
-    copies = frozenset((name, bits) for name, bits in record.get("copies", ()))  # none in files of earlier versions
-    return Menu(kind=PolicyKind(record["kind"]), entries=tuple(entries), copies=copies)
 
 
 def _entry_from_record(record: Record, prefix: str, arrays: Arrays) -> IntegerEntry:

@@ -2,7 +2,7 @@
 
 import ctypes
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -21,8 +21,8 @@ from hwsearch.kernels.bodies.portable import PORTABLE
 from hwsearch.kernels.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 
 C_FOLDER = Path(__file__).parent / "c"
-HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/hw_*.h")))
-"""Included by kernel sources; their folders must be on the include path."""
+HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/**/hw_*.h")))
+"""Included by kernel sources, for which `C_FOLDER` must be on the include path."""
 
 WIDTHS = WEIGHT_WIDTHS
 ALL_PRECISIONS = KERNEL_PRECISIONS
@@ -56,15 +56,17 @@ Arguments = dict[str, int | tuple[int, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """One C function. `sources` are paths below `C_FOLDER`."""
+    """One C function. `sources` are paths below `C_FOLDER`; `precision` is its pair of widths, if it has weights."""
 
     symbol: str
     sources: tuple[str, ...]
+    precision: Precision | None = None
 
     @property
-    def macro(self) -> str:
-        """What a package's `hw_selected.h` defines to compile this function (see c/portable/hw_portable.h)."""
-        return f"HW_USE_{self.symbol}"
+    def macros(self) -> tuple[str, ...]:
+        """What its sources are compiled with, each `NAME=value` (see c/portable/hw_portable.h)."""
+        pair = self.precision
+        return (f"HW_W={pair.weight_bits}", f"HW_A={pair.activation_bits}") if pair else ()
 
 
 def kernel(op: Op, precision: Precision) -> Kernel:
@@ -79,18 +81,29 @@ def kernel(op: Op, precision: Precision) -> Kernel:
     'hw_linear_w4a4'
     """
     require_support(op, precision)
-    suffix = f"_{kernel_precision(precision)}" if op.has_weights else ""
-    return Kernel(symbol=f"hw_{op.kind}{suffix}", sources=_sources(op.kind))
+    return _kernel(op.kind, kernel_precision(precision) if op.has_weights else None)
 
 
 def all_kernels() -> tuple[Kernel, ...]:
     """Every function of the catalogue, sorted by symbol."""
-    found = [
-        Kernel(symbol=f"hw_{kind}{suffix}", sources=_sources(kind))
-        for kind in OpKind
-        for suffix in ([f"_{precision}" for precision in KERNEL_PRECISIONS] if kind.has_weights else [""])
-    ]
+    found = [_kernel(kind, pair) for kind in OpKind for pair in (KERNEL_PRECISIONS if kind.has_weights else (None,))]
     return tuple(sorted(found, key=lambda item: item.symbol))
+
+
+def _kernel(kind: OpKind, precision: Precision | None) -> Kernel:
+    return Kernel(symbol=f"hw_{kind}{f'_{precision}' if precision else ''}", sources=_sources(kind), precision=precision)
+
+
+def unit(sources: Iterable[str], macros: Iterable[str]) -> str:
+    """C text that compiles these sources (paths on the include path) with these macros, each `NAME=value`.
+
+    >>> print(unit(["portable/hw_linear.c"], ["HW_W=4", "HW_A=8"]), end="")
+    #define HW_W 4
+    #define HW_A 8
+    #include "portable/hw_linear.c"
+    """
+    lines = [*(f"#define {macro.replace('=', ' ', 1)}" for macro in macros), *(f'#include "{source}"' for source in sources)]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def all_sources() -> tuple[str, ...]:
@@ -107,10 +120,14 @@ def _sources(kind: OpKind) -> tuple[str, ...]:
 
 
 def files_behind(isa: Isa) -> tuple[str, ...]:
-    """Sources and headers that decide what is built for an instruction set, sorted: the shared, portable and its own ones."""
-    built = [body.folder for body in bodies_for(isa)]
-    names = (*HEADERS, *all_sources())
-    return tuple(sorted(name for name in names if "/" not in name or name.partition("/")[0] in built))
+    """Sources and headers that decide what is built for an instruction set, sorted."""
+    return tuple(sorted(carried((*HEADERS, *all_sources()), isa)))
+
+
+def carried(names: Iterable[str], isa: Isa) -> tuple[str, ...]:
+    """Those of these paths below `C_FOLDER` that a package for an instruction set has: shared, portable and its own bodies."""
+    folders = [body.folder for body in bodies_for(isa)]
+    return tuple(name for name in names if "/" not in name or name.partition("/")[0] in folders)
 
 
 def supported(op: Op, precision: Precision) -> bool:

@@ -9,6 +9,7 @@ from hwsearch.emulation.isa import Isa
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
+from hwsearch.graph.op import packed_weight_bytes as packed_weight_bytes  # noqa: PLC0414  re-exported: a size like the others
 from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
 from hwsearch.kernels.bodies.known import bodies_for
 
@@ -25,12 +26,6 @@ _SEGMENT_BYTES, _PRICE_BYTES = 12, 8
 def in_lines(n_bytes: int) -> int:
     """What so many bytes occupy in flash."""
     return -(-n_bytes // LINE_BYTES) * LINE_BYTES
-
-
-def packed_weight_bytes(op: Op, stored_bits: int) -> int:
-    """Bytes of an operation's weights: dense codes of `stored_bits`, each output channel's row padded to 4 bytes."""
-    row_bits = op.reduction * stored_bits
-    return op.out_channels * (-(-row_bits // 32) * 4)
 
 
 _CONSTANTS = {OpKind.ADD: 3, OpKind.AVG_POOL: 2, OpKind.REQUANTIZE: 2}

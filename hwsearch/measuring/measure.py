@@ -53,9 +53,9 @@ def measure(
     `ssh:USER@HOST[:PORT]`, by default what the profile counts: cycles are emulated, nanoseconds taken here. The grid is the one
     that the profile names and all of `networks`, unless given. A profile found elsewhere has its header copied, so that a
     shipped table is never changed. Rows that the same compiler's same code gave on the same machine are kept and not measured
-    again, unless `again` or a meter asks for it; rows of other code are dropped. What follows from counts follows from today's
-    clock and power, in kept rows too. Energy is what `meter` recorded, a file that a
-    user's meter writes meanwhile; without one what the processor counts, where it can be read; else active power times time.
+    again, unless `again` or a meter asks for it; rows of other code are dropped. A table of schema 1 comes out in today's. Energy
+    is what `meter` recorded, a file that a user's meter writes meanwhile; without one what the processor counts, where it can be
+    read; else active power times time.
 
     Raises:
         ProfileError: no such profile, its counter does not fit the target, or the meter did not watch.
@@ -83,7 +83,7 @@ def measure(
     if todo or not runs or (runs[-1].source_sha256, runs[-1].runtime) != (sources, run.runtime):
         rows = [_row(header, work, result, chosen, run.run_id) for work, result in zip(todo, sweep.timed, strict=True)]
         rows = with_energy(rows, [one.span for one in sweep.timed], sweep.trace) if sweep.trace is not None else rows
-        write_measurements(destination, [*valid, *rows], run, outdated(runs, chosen, sources))
+        return write_measurements(destination, [*valid, *rows], run, outdated(runs, chosen, sources))
     return run
 
 

@@ -26,9 +26,9 @@ from hwsearch.emulation.toolchain import LINUX_TARGETS, Compiler, build_program,
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.profile import Provenance
-from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, all_sources, kernel
+from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, kernel
 from hwsearch.measuring.cases import Case
-from hwsearch.measuring.targets import HOST_REPEAT_NS, HOST_REPEATS, INCLUDES, Timing, record, selection
+from hwsearch.measuring.targets import HOST_REPEAT_NS, HOST_REPEATS, INCLUDES, Timing, record, units
 
 PREFIX = "ssh:"
 CONFIG_VARIABLE = "HWSEARCH_SSH_CONFIG"
@@ -195,17 +195,15 @@ def _library(compiler: Compiler, function: Kernel) -> bytes:
     """The file of one kernel built alone: for its size and hash."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / f"{function.symbol}.so"
-        includes = [*INCLUDES, selection([function.symbol])]
         sources = [C_FOLDER / source for source in function.sources]
-        return build_shared(sources, out=out, compiler=compiler, includes=includes, macros=["HW_SELECTED"]).read_bytes()
+        return build_shared(sources, out=out, compiler=compiler, includes=INCLUDES, macros=function.macros).read_bytes()
 
 
 def _timing_program(compiler: Compiler, folder: Path) -> Path:
     """The program that holds every kernel and times what it is sent."""
     lines = "".join(f" \\\n    HW_TIMED({function.symbol})" for function in all_kernels())
     table = in_cache("timed", f"#define HW_TIME_TABLE{lines}\n".encode(), "hw_time_table.h").parent
-    own = ["hw_time_jobs.c", "hw_time_calls.c"]
-    sources = [C_FOLDER / source for source in (*own, *all_sources())]
+    sources = [C_FOLDER / "hw_time_jobs.c", C_FOLDER / "hw_time_calls.c", *units(all_kernels())]
     return build_program(sources, out=folder / "hw_time_jobs", compiler=compiler, includes=[*INCLUDES, table])
 
 

@@ -7,7 +7,7 @@ import ctypes
 import hashlib
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -26,20 +26,20 @@ from hwsearch.hardware.header import Device, Memory
 from hwsearch.hardware.profile import Provenance
 from hwsearch.kernels.catalogue import (
     C_FOLDER,
-    HEADERS,
     REQUANTIZE_FIELDS,
     Kernel,
     arguments,
     kernel,
     op_bytes,
     pack_weights,
+    unit,
 )
 from hwsearch.kernels.layout import largest_scratch_bytes
 from hwsearch.kernels.runtime import runtime_bytes
 from hwsearch.measuring.cases import Case
 
 EMULATOR = "emulator"
-INCLUDES = tuple(sorted({(C_FOLDER / header).parent for header in HEADERS}))
+INCLUDES = (C_FOLDER,)
 """Folders that every kernel source needs on its include path."""
 HOST_REPEATS = 15
 HOST_REPEAT_NS = 150e3
@@ -105,10 +105,9 @@ def flash_timing(memory: Memory) -> FlashTiming:
     )
 
 
-def selection(symbols: Sequence[str]) -> Path:
-    """Folder of a header that makes the kernel sources compile these functions alone."""
-    text = "".join(f"#define HW_USE_{symbol}\n" for symbol in sorted(symbols))
-    return in_cache("selected", text.encode(), "hw_selected.h").parent
+def units(functions: Iterable[Kernel]) -> list[Path]:
+    """A source for each function that compiles it alone, as a package has: what to build where several go into one file."""
+    return [in_cache("units", unit(item.sources, item.macros).encode(), f"{item.symbol}.c") for item in functions]
 
 
 Place = Callable[[bytes], int]
@@ -144,8 +143,8 @@ def _build_core(
             [C_FOLDER / source for source in function.sources],
             out=Path(folder) / f"{function.symbol}.elf",
             compiler=compiler,
-            includes=[*INCLUDES, selection([function.symbol])],
-            macros=["HW_SELECTED"],
+            includes=INCLUDES,
+            macros=function.macros,
             keep=[function.symbol],
         )
         return EmulatedCore(elf, core=timing, flash=flash, watch_alignment=watch_alignment)
@@ -219,8 +218,8 @@ def _build_library(compiler: Compiler, function: Kernel) -> tuple[ctypes.CDLL, b
             [C_FOLDER / "hw_time_calls.c", *(C_FOLDER / source for source in function.sources)],
             out=Path(folder) / f"{function.symbol}.so",
             compiler=compiler,
-            includes=[*INCLUDES, selection([function.symbol])],
-            macros=["HW_SELECTED"],
+            includes=INCLUDES,
+            macros=function.macros,
         )
         return ctypes.CDLL(str(path)), path.read_bytes()
 

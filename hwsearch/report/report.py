@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.files import write_atomically
+from hwsearch.files import write_whole
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.op import shape_text
 from hwsearch.hardware.cost import Cost
@@ -78,7 +78,7 @@ class ReportData:
 def write_report(path: Path, data: ReportData) -> None:
     """Write the report to `path`, whole or not at all."""
     text = report_html(data)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_whole(path, text)
 
 
 def report_html(data: ReportData) -> str:

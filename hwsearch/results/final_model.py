@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwsearch.graph.menu import PolicyKind, PolicyShape
+from hwsearch.graph.menu import PolicyShape
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
 from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
 from hwsearch.integers.model_file import load_model, save_model
@@ -92,12 +92,11 @@ def load_final(path: Path) -> FinalModel:
         model_file = Path(folder) / "model.npz"
         model_file.write_bytes(arrays["model"].tobytes())
         record = json.loads(arrays["record"].tobytes())
-        shape = record["shape"]
         return FinalModel(
             **{
                 **record,
                 "model": load_model(model_file),
-                "shape": PolicyShape(**{**shape, "kind": PolicyKind(shape["kind"]), "escalation": tuple(shape["escalation"])}),
+                "shape": PolicyShape.from_json(record["shape"]),
                 "budget": Budget(**record["budget"]),
                 "paths": tuple(Cost(**path_cost) for path_cost in record["paths"]),
                 "shares": tuple(record["shares"]),

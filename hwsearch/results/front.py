@@ -3,15 +3,14 @@
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hwsearch.errors import InfeasibleBudget, JobError
-from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
-from hwsearch.graph.precision import BitAssignment
+from hwsearch.files import write_whole
+from hwsearch.graph.menu import Menu, MenuEntry, PolicyShape
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
 
 TABLE_FILE, RECORD_FILE = "front.csv", "front.json"
@@ -97,8 +96,8 @@ class ParetoFront:
             "schema": SCHEMA, "profile": self.profile, "task": self.task, "space": self.space, "seed": self.seed,
             "points": [point_to_json(point) for point in self.points],
         }  # fmt: skip
-        _replace(Path(folder) / TABLE_FILE, _table(self.points))
-        _replace(Path(folder) / RECORD_FILE, json.dumps(record, indent=1) + "\n")
+        write_whole(Path(folder) / TABLE_FILE, _table(self.points))
+        write_whole(Path(folder) / RECORD_FILE, json.dumps(record, indent=1) + "\n")
 
 
 def load_front(path: str | Path) -> ParetoFront:
@@ -150,32 +149,20 @@ def _entry_text(entry: MenuEntry) -> str:
 
 def point_to_json(point: FrontPoint) -> dict[str, Any]:
     """All of a point, as `front.json` and a search's journal keep it."""
-    entries = [{"assignment": entry.assignment.key, "exit": entry.exit} for entry in point.menu.entries]
     return {
         "trial": point.trial, "accuracy": point.accuracy, "shares": list(point.shares),
-        "menu": {"kind": point.menu.kind, "entries": entries},
-        "shape": asdict(point.shape), "mean": asdict(point.cost.mean), "worst": asdict(point.cost.worst),
+        "menu": point.menu.to_json(), "shape": point.shape.to_json(),
+        "mean": asdict(point.cost.mean), "worst": asdict(point.cost.worst),
     }  # fmt: skip
 
 
 def point_from_json(record: dict[str, Any]) -> FrontPoint:
     """The inverse of `point_to_json`; raises KeyError, TypeError or ValueError on a damaged record."""
-    entries = tuple(
-        MenuEntry(assignment=BitAssignment.from_key(entry["assignment"]), exit=entry["exit"])
-        for entry in record["menu"]["entries"]
-    )
-    shape = record["shape"] | {"kind": PolicyKind(record["shape"]["kind"]), "escalation": tuple(record["shape"]["escalation"])}
     return FrontPoint(
         trial=record["trial"],
-        menu=Menu(kind=PolicyKind(record["menu"]["kind"]), entries=entries),
-        shape=PolicyShape(**shape),
+        menu=Menu.from_json(record["menu"]),
+        shape=PolicyShape.from_json(record["shape"]),
         accuracy=record["accuracy"],
         shares=tuple(record["shares"]),
         cost=PolicyCost(mean=Cost(**record["mean"]), worst=Cost(**record["worst"])),
     )
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)

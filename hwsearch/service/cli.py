@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hwsearch.errors import HwsearchError, JobError
-from hwsearch.service import views
 
 if TYPE_CHECKING:
     from hwsearch.service.job import Job
@@ -88,6 +87,8 @@ def run(
 
 
 def _run_whole(pipeline: "Pipeline", as_json: bool) -> None:
+    from hwsearch.service import views
+
     summary = pipeline.run()
     _emit(summary, views.run_text(summary), as_json)
 
@@ -133,6 +134,8 @@ def search(
     job_file: JobFile, out: Out = None, workers: Workers = None, ray_address: RayAddress = None, as_json: Json = False
 ) -> None:
     """Search the front of a job (training first what is missing)."""
+    from hwsearch.service import views
+
     pipeline = _pipeline_of(job_file, out, workers, ray_address)
     record = views.front_record(pipeline.front)
     _emit(record, views.front_text(record), as_json)
@@ -171,6 +174,7 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """A static accuracy-latency front in seconds: per-op sensitivity and an exact integer programme, no supernet."""
+    from hwsearch.service import views
     from hwsearch.service.previewing import preview_front
 
     record = views.front_record(preview_front(task, data, space, profile, weights, seed))
@@ -184,6 +188,7 @@ def verify(
 ) -> None:
     """Recompute everything a bundle promises; exit 1 if a check fails."""
     from hwsearch.exporters.verify import verify as verify_bundle
+    from hwsearch.service import views
 
     result = verify_bundle(bundle)
     record = {"ok": result.ok, "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in result.checks]}
@@ -196,14 +201,22 @@ def verify(
 def profiles(
     name: Annotated[str | None, typer.Argument(help="Show this one.")] = None,
     picture: Annotated[Path | None, typer.Option(help="Also draw it to an .svg or .html file: where low bits pay.")] = None,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print its whole table, latency and energy with it, and nothing else.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the hardware profiles, or show one."""
-    from hwsearch.hardware.profile import list_profiles, load_profile
+    from hwsearch.hardware.profile import list_profiles, load_profile, wide_text
+    from hwsearch.service import views
 
+    if as_csv and as_json:
+        raise JobError("A profile must be printed in one form, but both --csv and --json are given; choose one.")
     if name is None:
         if picture is not None:
             raise JobError("A picture must be of one profile, but none is named; run hwsearch profiles NAME --picture FILE.")
+        if as_csv:
+            raise JobError("A table must be of one profile, but none is named; run hwsearch profiles NAME --csv.")
         records = [views.profile_record_or_fault(found) for found in list_profiles()]
         _emit(records, views.profiles_text(records), as_json)
         return
@@ -212,6 +225,9 @@ def profiles(
         from hwsearch.report.profile_picture import write_picture
 
         write_picture(profile, picture)
+    if as_csv:
+        print(wide_text(profile.measurements), end="")
+        return
     record = views.profile_record(profile) | views.profile_details(profile)
     _emit(record, views.profile_text(record), as_json)
 
@@ -220,6 +236,7 @@ def profiles(
 def spaces(name: Annotated[str | None, typer.Argument(help="Show this one.")] = None, as_json: Json = False) -> None:
     """List the search spaces, or show one: every unit, its precisions and the reason for each restriction."""
     from hwsearch.graph.space import list_spaces, load_space, network_for_space
+    from hwsearch.service import views
 
     names = list_spaces() if name is None else [name]
     records = [views.space_record(load_space(found, network_for_space(found))) for found in names]
@@ -237,6 +254,7 @@ def cost(
     """Price an assignment, op by op, on one device or on several side by side."""
     from hwsearch.graph.space import load_space, network_for_space
     from hwsearch.hardware.profile import load_profile
+    from hwsearch.service import views
     from hwsearch.service.repricing import compare
 
     devices = [load_profile(name) for name in profile]

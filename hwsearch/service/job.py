@@ -8,6 +8,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.errors import BudgetError, JobError
+from hwsearch.files import first_fault_in_toml
 from hwsearch.hardware.cost import Budget
 
 
@@ -89,45 +90,12 @@ def read_job(path: Path) -> Job:
     try:
         job = Job.model_validate(record)
     except ValidationError as error:
-        raise JobError(_explain(path, text, error)) from None
+        raise JobError(first_fault_in_toml("A job", path, text, Job, error)) from None
     try:
         job.budget.parse()
     except BudgetError as error:
         raise BudgetError(f"{path}: {error}") from None
     return job
-
-
-def _explain(path: Path, text: str, error: ValidationError) -> str:
-    fault = error.errors()[0]
-    location = [str(part) for part in fault["loc"]]
-    where = f"{path}, line {_line_of(text, location)}" if _line_of(text, location) else str(path)
-    if fault["type"] == "extra_forbidden":
-        known = ", ".join(_known_keys(location[:-1]))
-        return f"A job may only have known keys, but {where} has {'.'.join(location)!r}; known here are {known}."
-    if fault["type"] == "missing":
-        return f"A job must have the key {'.'.join(location)!r}, but {where} lacks it; add it."
-    return f"A job's {'.'.join(location)!r} must be right ({fault['msg']}), but {where} has {fault['input']!r}; change it."
-
-
-def _known_keys(section: list[str]) -> list[str]:
-    model: type[BaseModel] = Job
-    for name in section:
-        annotation = model.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        model = annotation
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _line_of(text: str, location: list[str]) -> int | None:
-    """Line (from 1) on which the last key of a location stands, looked for below its section's header."""
-    lines = text.splitlines()
-    header = f"[{'.'.join(location[:-1])}]"
-    start = next((i for i, line in enumerate(lines) if line.strip() == header), 0) if len(location) > 1 else 0
-    for number, line in enumerate(lines[start:], start=start + 1):
-        if line.split("=")[0].strip() == location[-1] or line.strip() == f"[{location[-1]}]":
-            return number
-    return None
 
 
 def demo_job(seed: int, workers: int) -> Job:

@@ -16,7 +16,7 @@ import torch
 
 from hwsearch.exporters.bundle import Bundle, export
 from hwsearch.exporters.verify import Verification, verify
-from hwsearch.files import write_atomically
+from hwsearch.files import replacing
 from hwsearch.finalizer.finetune import finalize
 from hwsearch.graph.capture import capture
 from hwsearch.graph.space import SearchSpace, load_space
@@ -87,7 +87,8 @@ class Pipeline:
             return self.task.model
         with self._stage("float") as progress:
             model = train_float(self.task, epochs=self.job.training.float_epochs, seed=self.job.seed, progress=progress)
-            write_atomically(file, lambda temporary: torch.save(model.state_dict(), temporary))
+            with replacing(file) as temporary:
+                torch.save(model.state_dict(), temporary)
         return model
 
     @cached_property
@@ -110,7 +111,8 @@ class Pipeline:
                 self.task, self.space, float_model=model, epochs=epochs, seed=self.job.seed, progress=progress
             )
             tensors = {name: torch.from_numpy(array) for name, array in supernet.to_arrays().items()}
-            write_atomically(file, lambda temporary: torch.save(tensors, temporary))
+            with replacing(file) as temporary:
+                torch.save(tensors, temporary)
         return supernet
 
     @cached_property
@@ -149,7 +151,8 @@ class Pipeline:
                 float_model=self.float_model,
                 float_accuracy=self.float_accuracy, progress=progress,
             )  # fmt: skip
-            write_atomically(self.folder.final_file, lambda temporary: save_final(final, temporary))
+            with replacing(self.folder.final_file) as temporary:
+                save_final(final, temporary)
         return final
 
     @cached_property

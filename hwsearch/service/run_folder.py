@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hwsearch.errors import JobError
-from hwsearch.files import write_atomically
+from hwsearch.files import write_whole
 from hwsearch.service.job import Job, read_job
 
 
@@ -36,7 +36,7 @@ class RunFolder:
                     f"A run folder must be new, empty, or hold a run, but {path} holds something else; choose another."
                 )
             path.mkdir(parents=True, exist_ok=True)
-            write_atomically(folder.job_file, lambda temporary: temporary.write_text(job.to_toml(), encoding="utf-8"))
+            write_whole(folder.job_file, job.to_toml())
             return folder
         found = read_job(folder.job_file)
         if found.result_fields() != job.result_fields():

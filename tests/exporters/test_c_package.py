@@ -21,6 +21,7 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.header import read_header
 from hwsearch.hardware.profile import load_profile
 from hwsearch.integers.execute import run_entry, run_model
+from hwsearch.kernels.bodies.known import BODIES, bodies_for
 from hwsearch.kernels.layout import memory_plan
 from hwsearch.measuring.measure import measure
 from hwsearch.pricing.cost_model import CostModel
@@ -28,14 +29,20 @@ from hwsearch.pricing.cost_model import CostModel
 SHIPPED = Path(__file__).parents[2] / "hardware_profiles"
 
 
-def _notes(model, isa=Isa.X86_64):
+HERE = {"x86_64": Isa.X86_64, "aarch64": Isa.ARMV8_A}.get(platform.machine(), Isa.ARMV7_M)
+"""The instruction set whose bodies this computer runs; one without any if it has none."""
+OWN = [Isa.ARMV7_M, *(body.isas[0] for body in BODIES.values() if body.isas)]
+"""An instruction set without bodies of its own, and one of each folder."""
+
+
+def _notes(model, isa):
     paths = tuple(
         Cost(latency_us=100.0003 * (index + 1), energy_uj=1.0, flash_bytes=1, ram_bytes=1) for index in range(len(model.entries))
     )
     return PackageNotes(task="random images", device="a test", isa=isa, built_with="cc -O3", paths=paths, mean_limit_us=150.7)
 
 
-def _write(model, codes, folder, isa=Isa.X86_64):
+def _write(model, codes, folder, isa=HERE):
     folder.mkdir(exist_ok=True)
     write_c_package(model, folder, _notes(model, isa), inputs=codes, answers=run_model(model, codes))
     return folder
@@ -60,7 +67,7 @@ def _run(library, image, lowest, highest):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("board", ["nucleo_u575zi_q", "nucleo_h7a3zi_q", "nucleo_g0b1re", "esp32_c3"])
+@pytest.mark.parametrize("board", ["nucleo_u575zi_q", "nucleo_h7a3zi_q", "nucleo_g0b1re", "esp32_c3", "raspberry_pi_4b"])
 def test_a_package_answers_alike_on_every_emulated_core(board, make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(4, 4)
     header = read_header(Path(__file__).parents[2] / "hardware_profiles" / board)
@@ -92,11 +99,11 @@ def test_flash_is_exact_where_kernels_share_the_compilers_functions(board, make_
 @pytest.mark.parametrize("widths", [(1, 3), (1, 2, 3, 4, 8)])
 def test_odd_widths_answer_alike_on_this_computer_and_on_a_board(widths, make_model, make_codes, tmp_path):
     model, codes = make_model("cascade", widths=widths, seed=1), make_codes(6, 1)
-    expected = run_model(model, codes)
-    assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
-    assert _self_test(_write(model, codes, tmp_path / "host"), tmp_path) == 0
     header = read_header(Path(__file__).parents[2] / "hardware_profiles" / "nucleo_l4r5zi")
-    found = EmulatedPackage(_write(model, codes, tmp_path / "board", header.device.isa), model.network, header).run(codes)
+    own, board = _write(model, codes, tmp_path / "own"), _write(model, codes, tmp_path / "board", header.device.isa)
+    assert {one.weight_bits for entry in model.menu.entries for one in entry.assignment.values()} & {1, 3}
+    assert _self_test(own, tmp_path) == _self_test(board, tmp_path) == 0  # the latter by portable bodies
+    found, expected = EmulatedPackage(board, model.network, header).run(codes), run_model(model, codes)
     assert (found.logits == expected.logits).all() and (found.entries == expected.entries).all()
 
 
@@ -162,8 +169,9 @@ def test_the_cmake_project_builds_and_passes_its_test(make_model, make_codes, tm
     subprocess.run(["ctest", "--test-dir", str(tmp_path / "b")], check=True, capture_output=True)
 
 
-def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, make_codes, tmp_path):
-    folder = _write(make_model("gate"), make_codes(20, 4), tmp_path / "c")
+@pytest.mark.parametrize("isa", OWN)
+def test_c_has_no_decimal_floats_and_no_libc_but_string(isa, make_model, make_codes, tmp_path):
+    folder = _write(make_model("gate"), make_codes(20, 4), tmp_path / "c", isa)
     for path in folder.rglob("*.[ch]"):
         text = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.DOTALL)
         assert not re.search(r"\b\d+\.\d+(?!\d*p)", re.sub(r"0x[\da-f.]+p[+-]?\d+f", "", text)), path
@@ -174,6 +182,15 @@ def test_generated_c_has_no_decimal_floats_and_no_libc_but_string(make_model, ma
         assert set(re.findall(r"#include <(.*)>", text)) <= {"stdint.h", "string.h"} | own, path
 
 
+@pytest.mark.parametrize("isa", OWN)
+def test_a_package_has_the_bodies_of_its_own_core_and_the_portable_ones_alone(isa, make_model, make_codes, tmp_path):
+    folder = _write(make_model("cascade"), make_codes(20, 4), tmp_path / "c", isa)
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"kernels", *(body.folder for body in bodies_for(isa))}
+    included = {name for unit in (folder / "kernels").iterdir() for name in re.findall(r'#include "(.*)"', unit.read_text())}
+    sources = {path.relative_to(folder) for path in folder.glob("*/hw_*.c") if path.parent.name != "kernels"}
+    assert included == {path.as_posix() for path in sources}
+
+
 def test_a_package_for_one_core_has_memory_for_its_bodies_and_runs_portable_ones_elsewhere(make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(20, 4)
     folder = tmp_path / "c"
@@ -181,15 +198,14 @@ def test_a_package_for_one_core_has_memory_for_its_bodies_and_runs_portable_ones
     notes = _notes(model, Isa.ARMV7E_M)
     program = write_c_package(model, folder, notes, inputs=codes, answers=run_model(model, codes))
     assert program.arena_bytes == plan_program(model, Isa.ARMV7E_M).arena_bytes
-    assert "#define HW_BODIES 1 " in (folder / "hw_selected.h").read_text()
+    assert all("#define HW_BODIES 1 /* cortex_m */\n" in path.read_text() for path in (folder / "kernels").iterdir())
     assert _self_test(folder, tmp_path) == 0
 
 
 @pytest.mark.parametrize(("isa", "takes"), [(Isa.X86_64, True), (Isa.ARMV7E_M, False), (Isa.ARMV7_M, False)])
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="asks which bodies an x86-64 computer takes")
-def test_only_packages_for_x86_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
-    model, codes = make_model("static"), make_codes(20, 4)
-    folder, out = _write(model, codes, tmp_path / "c", isa), tmp_path / "model.so"
+def test_only_packages_for_it_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
+    folder, out = _write(make_model("static"), make_codes(20, 4), tmp_path / "c", isa), tmp_path / "model.so"
     build_shared(package_sources(folder), out=out, compiler=find_compiler("host"), includes=package_includes(folder))
     assert (b"hw_finish_avx2" in out.read_bytes()) is takes  # in the library's symbols
 

@@ -111,9 +111,9 @@ def test_a_changed_constant_in_c_fails_there_alone(copied, profile):
 
 
 def test_a_price_that_the_profile_does_not_give_fails(copied, profile):
-    entry = copied.manifest.entries[0]
-    cheap = entry.model_copy(update={"path": dataclasses.replace(entry.path, latency_us=entry.path.latency_us * 0.99)})
-    assert _failed(verify(_resigned(copied, entries=(cheap,)), profile=profile, emulate=False)) == ["price of every entry"]
+    path = copied.manifest.paths[0]
+    cheap = dataclasses.replace(path, latency_us=path.latency_us * 0.99)
+    assert _failed(verify(_resigned(copied, paths=(cheap,)), profile=profile, emulate=False)) == ["price of every entry"]
 
 
 def test_an_entry_beyond_the_budget_fails(copied, profile):
@@ -129,8 +129,12 @@ def test_a_certificate_above_its_limit_fails(copied, profile):
 
 
 def test_thresholds_other_than_the_models_fail(copied, profile):
-    policy = copied.manifest.policy.model_copy(update={"thresholds": (1,)})
-    assert _failed(verify(_resigned(copied, policy=policy), profile=profile, emulate=False)) == ["model is the one described"]
+    assert _failed(verify(_resigned(copied, thresholds=(1,)), profile=profile, emulate=False)) == ["model is the one described"]
+
+
+def test_copies_other_than_the_models_fail(copied, profile):
+    menu = dataclasses.replace(copied.manifest.menu, copies=frozenset({("first", 2)}))
+    assert _failed(verify(_resigned(copied, menu=menu), profile=profile, emulate=False)) == ["model is the one described"]
 
 
 def test_without_a_c_compiler_the_user_is_told_what_to_install(static_bundle, profile, monkeypatch):

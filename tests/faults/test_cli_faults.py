@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hwsearch.graph.space import find_space
-from hwsearch.hardware.profile import find_profile
+from hwsearch.hardware.profile import find_profile, load_profile, wide_text
 from hwsearch.service.cli import main
 
 SHIPPED = find_profile("nucleo_l4r5zi").resolve()
@@ -43,11 +43,11 @@ def hwsearch(monkeypatch, capsys, tmp_path):
     return call
 
 
-def copy_profile(tmp_path, change):
+def copy_profile(tmp_path, change, *, wide=False):
     folder = tmp_path / "broken_board"
     shutil.copytree(SHIPPED, folder)
     table = folder / "ops.csv"
-    table.write_text(change(table.read_text()))
+    table.write_text(change(wide_text(load_profile(folder).measurements) if wide else table.read_text()))
     return folder
 
 
@@ -72,7 +72,7 @@ def test_a_row_in_the_wrong_unit_is_named_by_file_and_line(hwsearch, tmp_path):
         lines[5] = ",".join(cells)
         return "\n".join(lines) + "\n"
 
-    folder = copy_profile(tmp_path, in_milliseconds)
+    folder = copy_profile(tmp_path, in_milliseconds, wide=True)
     code, err = hwsearch("cost", "--space", "digits_cnn", "--profile", folder, "--bits", "w4a8")
     assert code == 2 and one_sentence(err)
     assert "ops.csv:6:" in err
@@ -93,6 +93,21 @@ def test_a_missing_width_names_the_row_and_the_command_that_measures_it(hwsearch
     code, err = hwsearch("cost", "--space", "digits_cnn", "--profile", folder, "--bits", "w4a8")
     assert code == 2 and one_sentence(err)
     assert "w4a8" in err and "hwsearch measure" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--csv"], "hwsearch profiles NAME --csv"), (["nucleo_l4r5zi", "--csv", "--json"], "both --csv and --json")],
+)
+def test_a_wide_table_is_of_one_profile_and_in_one_form(hwsearch, options, said):
+    code, err = hwsearch("profiles", *options)
+    assert code == 2 and one_sentence(err) and said in err
+
+
+def test_a_table_of_another_schema_is_refused_by_file_and_line(hwsearch, tmp_path):
+    folder = copy_profile(tmp_path, lambda text: text.replace("count,", "cycles,", 1))
+    code, err = hwsearch("check", folder)
+    assert code == 2 and one_sentence(err) and "ops.csv:1: the first line must name" in err
 
 
 def test_a_pattern_that_matches_no_op_is_named(hwsearch, tmp_path):

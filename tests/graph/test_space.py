@@ -165,16 +165,25 @@ RULE = '[[rule]]\nmatch = "{}"\nweight_bits = [8]\nreason = "because of a test"\
     [
         (RULE.format("stage9.*"), r"mine\.toml 'stage9\.\*' matches none of conv1, pool, conv2, fc; correct the pattern"),
         ('[[tie]]\nmatch = "x"\nreason = "because of a test"\n', "'x' matches none"),
-        ('[[rule]]\nmatch = "conv1"\nweight_bits = [8]\n', r"field rule\.0\.reason is wrong: Field required"),
-        ('[[rule]]\nmatch = "conv1"\nweight_bits = [9]\nreason = "because of a test"\n', r"rule\.0\.weight_bits\.0 .*found 9"),
-        ('[[rule]]\nmatch = "conv1"\nbits = [8]\nreason = "because of a test"\n', r"rule\.0\.bits is wrong: Extra inputs"),
-        ('[policies]\nkinds = ["oracle"]\n', r"policies\.kinds\.0 is wrong: Input should be 'static'"),
-        ("[policies]\nmax_entries = 17\n", r"policies\.max_entries is wrong: .*found 17"),
+        (
+            '[[rule]]\nmatch = "conv1"\nweight_bits = [8]\n',
+            r"the key 'rule\.0\.reason', but .*toml, line 4 lacks",
+        ),
+        (
+            '[[rule]]\nmatch = "conv1"\nweight_bits = [9]\nreason = "because of a test"\n',
+            r"weight_bits\.0' .*line 6 has 9",
+        ),
+        (
+            '[[rule]]\nmatch = "conv1"\nbits = [8]\nreason = "because of a test"\n',
+            r"'rule\.0\.bits'; known here are match, w",
+        ),
+        ('[policies]\nkinds = ["oracle"]\n', r"'policies\.kinds\.0' must be right \(Input should be 'static'"),
+        ("[policies]\nmax_entries = 17\n", r"'policies\.max_entries' must be right .*has 17"),
         ('[[policies.exit]]\nafter = "conv9"\n', r"mine\.toml: An exit must read a feature map .*conv1, pool, conv2.*'conv9'"),
         ('[[policies.exit]]\nafter = "fc"\n', "but found 'fc'"),
         ('[[policies.exit]]\nafter = "pool"\n[[policies.exit]]\nafter = "pool"\n', "pool, pool repeats one"),
         ("weight_bits = [4]\n", r"must be a TOML file, but .*mine\.toml is not: Cannot overwrite a value"),
-        ('[[tie]]\nmatch = "*1"\non = "weights"\nreason = "because of it"\n', r"tie\.0\.on is wrong: .* be 'precision'"),
+        ('[[tie]]\nmatch = "*1"\non = "weights"\nreason = "because of it"\n', r"'tie\.0\.on' must be right .* be 'precision'"),
         (
             '[[tie]]\nmatch = "conv*"\nreason = "because of a test"\n'
             '[[rule]]\nmatch = "conv2"\nactivation_bits = [4]\nreason = "because of a test"\n',
@@ -191,7 +200,7 @@ def test_a_wrong_file_is_told_what_is_wrong(tmp_path: Path, text: str, message: 
 def test_an_unknown_schema_number_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "old.toml"
     path.write_text(HEAD.replace("schema = 1", "schema = 2"))
-    with pytest.raises(SpaceError, match=r"field schema is wrong: Input should be 1 \(found 2\)"):
+    with pytest.raises(SpaceError, match=r"'schema' must be right \(Input should be 1\), but .*line 1 has 2"):
         load_space(path, chain())
 
 

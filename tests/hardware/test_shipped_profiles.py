@@ -78,3 +78,12 @@ def test_low_bits_pay_on_the_microcontroller() -> None:
     by_width = {bits: costs.price(space.uniform(Precision(bits, bits))).latency_us for bits in (2, 4, 8)}
     assert by_width[4] < 0.8 * by_width[8]
     assert by_width[2] < by_width[4]
+
+
+def test_shipped_tables_say_nothing_that_follows() -> None:
+    for name in NAMES:
+        columns = (SHIPPED / name / "ops.csv").read_text(encoding="utf-8").partition("\n")[0].split(",")
+        interval = {"count_p05", "count_p95"} if name in PUBLISHED or name.startswith("host_") else set()
+        symbol = {"symbol"} if name in PUBLISHED else {"stored_bits", "logits", "scratch_bytes"}
+        key = {"op", "in_shape", "out_shape", "kernel", "stride", "groups", "weight_bits", "activation_bits"}
+        assert {*columns} == key | {"count", "run"} | interval | symbol, name

@@ -21,15 +21,13 @@ from hwsearch.graph.precision import Precision
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
-    C_FOLDER,
     WIDTHS,
     all_kernels,
-    all_sources,
     kernel,
 )
 from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.remote import _timing_program
-from hwsearch.measuring.targets import INCLUDES
+from hwsearch.measuring.targets import INCLUDES, units
 from tests.kernels.guarded import Arena, expected, least_scratch_bytes, on_core
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
@@ -65,7 +63,7 @@ def qemu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory: pytest.TempPathFactory) -> Board:
     program = build_elf(
-        [C_FOLDER / source for source in all_sources()],
+        units(all_kernels()),
         out=tmp_path_factory.mktemp("emulated") / "kernels.elf",
         compiler=find_compiler(CORTEX_A72.processor),
         includes=INCLUDES,

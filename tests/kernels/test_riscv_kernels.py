@@ -16,7 +16,7 @@ from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import INCLUDES
+from hwsearch.measuring.targets import INCLUDES, units
 from tests.kernels.guarded import expected, least_scratch_bytes, on_core
 
 KINDS = (OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.LINEAR)
@@ -31,7 +31,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> EmulatedCore:
     """All functions with weights in one image."""
     functions = [function for kind in KINDS for function in kernels_of(kind)]
     elf = build_elf(
-        [C_FOLDER / source for source in sorted({source for function in functions for source in function.sources})],
+        units(functions),
         out=tmp_path_factory.mktemp("riscv") / "kernels.elf",
         compiler=find_compiler("rv32imc"),
         includes=INCLUDES,

@@ -16,10 +16,10 @@ from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.cost import Budget, PolicyCost
 from hwsearch.hardware.header import read_header
 from hwsearch.hardware.profile import load_profile
-from hwsearch.kernels.catalogue import C_FOLDER, all_sources, kernel
+from hwsearch.kernels.catalogue import all_kernels, kernel
 from hwsearch.kernels.layout import scratch_bytes
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import INCLUDES, emulator_target
+from hwsearch.measuring.targets import INCLUDES, emulator_target, units
 from hwsearch.pricing.cost_model import CostModel
 from tests.kernels.guarded import expected, on_core, on_host
 
@@ -78,7 +78,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> tuple[Isa, Run]:
     if platform.machine() != "x86_64":
         pytest.skip("this computer has no x86-64 processor")
     built = build_shared(
-        [C_FOLDER / source for source in all_sources()], out=tmp_path_factory.mktemp("kernels") / "kernels.so",
+        units(all_kernels()), out=tmp_path_factory.mktemp("kernels") / "kernels.so",
         compiler=find_compiler("host"), includes=INCLUDES,
     )  # fmt: skip
     return Isa.X86_64, partial(on_host, ctypes.CDLL(str(built)))

@@ -22,7 +22,6 @@ from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
     C_FOLDER,
-    HEADERS,
     WIDTHS,
     all_kernels,
     all_sources,
@@ -30,6 +29,7 @@ from hwsearch.kernels.catalogue import (
     supported,
 )
 from hwsearch.measuring.cases import Case
+from hwsearch.measuring.targets import INCLUDES, units
 from tests.kernels.guarded import expected, least_scratch_bytes, on_host
 
 WITHOUT_OWN = Isa.ARMV7_M
@@ -38,7 +38,7 @@ many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 
 
 LEVELS = {
-    "portable": ("HW_PORTABLE_ONLY", ()),
+    "portable": ("HW_BODIES=0", ()),
     "sse2": ("HW_X86_LEVEL=0", ("sse2",)),
     "avx2": ("HW_X86_LEVEL=1", ("avx2",)),
     "vnni": ("HW_X86_LEVEL=2", ("avx512bw", "avx512vl", "avx512_vnni")),
@@ -67,10 +67,10 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if missing:
         pytest.skip(f"this processor does not tell of {', '.join(sorted(missing))}")
     built = build_shared(
-        [C_FOLDER / source for source in all_sources()],
+        units(all_kernels()),
         out=tmp_path_factory.mktemp("kernels") / "kernels.so",
         compiler=find_compiler("host"),
-        includes=sorted({(C_FOLDER / header).parent for header in HEADERS}),
+        includes=INCLUDES,
         macros=[macro],
     )
     isa = WITHOUT_OWN if request.param == "portable" else Isa.X86_64
@@ -87,7 +87,7 @@ def test_the_best_body_of_this_processor_is_chosen(compiler: str, tmp_path: Path
         [tmp_path / "level.c"],
         out=tmp_path / "level.so",
         compiler=find_compiler("host", compiler),
-        includes=sorted({(C_FOLDER / header).parent for header in HEADERS}),
+        includes=INCLUDES,
     )
     able = [{*features} <= processor_features() for name, (_, features) in LEVELS.items() if name != "portable"]
     library = ctypes.CDLL(str(built))
@@ -383,17 +383,15 @@ def test_every_function_of_the_catalogue_exists(library: Library) -> None:
     assert len(all_kernels()) == 3 * 15 + 5
 
 
-def test_a_package_compiles_only_what_it_selects(tmp_path: Path) -> None:
-    (tmp_path / "hw_selected.h").write_text("#define HW_USE_hw_linear_w4a4\n")
-    built = build_shared(
-        [C_FOLDER / source for source in all_sources() if source.endswith("/hw_linear.c")],
-        out=tmp_path / "linear.so",
-        compiler=find_compiler("host"),
-        includes=[*sorted({(C_FOLDER / header).parent for header in HEADERS}), tmp_path],
-        macros=["HW_SELECTED"],
-    )
-    library = ctypes.CDLL(str(built))
-    assert hasattr(library, "hw_linear_w4a4") and not hasattr(library, "hw_linear_w8a8")
+@pytest.mark.parametrize(("widths", "has_one"), [(("HW_W=4", "HW_A=4"), True), ((), False)])
+def test_a_source_gives_the_function_of_one_pair_of_widths_and_without_them_nothing(
+    widths: tuple[str, ...], has_one: bool, tmp_path: Path
+) -> None:
+    sources = [C_FOLDER / source for source in all_sources() if source.endswith("/hw_linear.c")]
+    out, compiler = tmp_path / "linear.so", find_compiler("host")
+    library = ctypes.CDLL(str(build_shared(sources, out=out, compiler=compiler, includes=INCLUDES, macros=widths)))
+    found = [function.symbol for function in all_kernels() if hasattr(library, function.symbol)]
+    assert found == (["hw_linear_w4a4"] if has_one else [])
 
 
 def test_sums_that_could_overflow_are_refused() -> None:

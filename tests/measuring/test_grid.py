@@ -112,7 +112,7 @@ def test_the_shipped_table_was_measured_from_the_kernels_that_ship(profile: Hard
 @pytest.mark.parametrize("isa", Isa)
 def test_the_recorded_hash_covers_every_file_that_is_built_for_an_instruction_set(isa: Isa) -> None:
     folders = ["portable", *(body.folder for body in BODIES.values() if isa in body.isas)]
-    found = {str(path.relative_to(C_FOLDER)) for folder in folders for path in (C_FOLDER / folder).glob("*.[ch]")}
+    found = {str(path.relative_to(C_FOLDER)) for folder in folders for path in (C_FOLDER / folder).rglob("*.[ch]")}
     assert {*files_behind(isa)} == found | {"hw_kernels.h"}
 
 

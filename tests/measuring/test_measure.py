@@ -8,7 +8,7 @@ from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import RunRecord
-from hwsearch.hardware.profile import HardwareProfile, load_profile
+from hwsearch.hardware.profile import HardwareProfile, load_profile, wide_text
 from hwsearch.kernels.layout import packed_weight_bytes, scratch_bytes
 from hwsearch.measuring import measure as measuring
 from hwsearch.measuring.freshness import source_sha256
@@ -45,6 +45,22 @@ def test_another_clock_and_power_are_applied_to_a_table_without_measuring_again(
     first = measure("nucleo_l4r5zi", grid=SMALL, folder=tmp_path, workers=1)
     before, path = load_profile("nucleo_l4r5zi", [tmp_path]), tmp_path / "nucleo_l4r5zi" / "profile.toml"
     path.write_text(path.read_text().replace("clock_hz = 120_000_000", "clock_hz = 60_000_000"))
+    table = path.with_name("ops.csv").read_bytes()
+    run = measure(str(path.parent), grid=SMALL)
+    after = load_profile("nucleo_l4r5zi", [tmp_path])
+    assert (run.rows, run.kept) == (0, len(SMALL)) and after.runs == (first,)
+    assert path.with_name("ops.csv").read_bytes() == table
+    for old, new in zip(before.measurements, after.measurements, strict=True):
+        assert new.count_median == old.count_median and new.latency_us == pytest.approx(2 * old.latency_us, rel=1e-9)
+        assert new.energy_uj == pytest.approx(2 * old.energy_uj, rel=1e-9)
+
+
+def test_another_clock_and_power_are_applied_to_a_table_of_schema_1_too(tmp_path: Path) -> None:
+    first = measure("nucleo_l4r5zi", grid=SMALL, folder=tmp_path, workers=1)
+    before, path = load_profile("nucleo_l4r5zi", [tmp_path]), tmp_path / "nucleo_l4r5zi" / "profile.toml"
+    table = path.with_name("ops.csv").read_bytes()
+    path.with_name("ops.csv").write_text(wide_text(before.measurements))
+    path.write_text(path.read_text().replace("clock_hz = 120_000_000", "clock_hz = 60_000_000"))
     with pytest.raises(
         ProfileError, match=r"ops\.csv:2: latency_us must be .*; if .*, `hwsearch measure .*nucleo_l4r5zi` derives"
     ):
@@ -52,9 +68,22 @@ def test_another_clock_and_power_are_applied_to_a_table_without_measuring_again(
     run = measure(str(path.parent), grid=SMALL)
     after = load_profile("nucleo_l4r5zi", [tmp_path])
     assert (run.rows, run.kept) == (0, len(SMALL)) and after.runs == (first,)
+    assert path.with_name("ops.csv").read_bytes() == table
     for old, new in zip(before.measurements, after.measurements, strict=True):
-        assert new.count_median == old.count_median and new.latency_us == pytest.approx(2 * old.latency_us, rel=1e-9)
-        assert new.energy_uj == pytest.approx(2 * old.energy_uj, rel=1e-9)
+        assert new.latency_us == pytest.approx(2 * old.latency_us, rel=1e-9)
+
+
+def test_an_old_table_is_kept_and_comes_out_in_schema_2(tmp_path: Path) -> None:
+    first = measure("nucleo_l4r5zi", grid=SMALL[:4], folder=tmp_path, workers=1)
+    before, folder = load_profile("nucleo_l4r5zi", [tmp_path]), tmp_path / "nucleo_l4r5zi"
+    (folder / "ops.csv").write_text(wide_text(before.measurements))
+    old = first.model_dump_json(exclude={"provenance", "repeats", "code_bytes"})
+    (folder / "runs.jsonl").write_text(old + "\n")
+    second = measure("nucleo_l4r5zi", grid=SMALL[:6], folder=tmp_path, workers=1)
+    after = load_profile("nucleo_l4r5zi", [tmp_path])
+    assert (second.rows, second.kept) == (2, 4) and after.runs == (first, second)
+    assert {row for row in after.measurements if row.run_id == first.run_id} == {*before.measurements}
+    assert (folder / "ops.csv").read_text().splitlines()[0].endswith("count,scratch_bytes,run")
 
 
 def test_weights_of_a_row_are_packed_at_their_stored_width(tmp_path: Path) -> None:

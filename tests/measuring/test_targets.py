@@ -15,9 +15,9 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import Device, Memory
 from hwsearch.integers import reference
-from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, Kernel, all_kernels, kernel
+from hwsearch.kernels.catalogue import ALL_PRECISIONS, Kernel, all_kernels, kernel
 from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import INCLUDES, EmulatorTarget, HostTarget, Target, emulator_target, flash_timing, time_on
+from hwsearch.measuring.targets import INCLUDES, EmulatorTarget, HostTarget, Target, emulator_target, flash_timing, time_on, units
 
 EMULATED = EmulatorTarget(compiler=find_compiler("cortex-m4", "ziglang"), flash=STM32L4PLUS_120MHZ, watch_alignment=True)
 HOST = HostTarget(compiler=find_compiler("host"))
@@ -168,18 +168,11 @@ def test_waiting_for_flash_costs_time_and_changes_no_result() -> None:
 @pytest.mark.slow
 def test_a_kernel_costs_the_same_beside_all_others(tmp_path: Path) -> None:
     """A package, which compiles each function alone and links them, pays for each exactly what the table says."""
-    units = []
-    for function in all_kernels():
-        unit = tmp_path / f"{function.symbol}.c"
-        includes = "".join(f'#include "{C_FOLDER / source}"\n' for source in function.sources)
-        unit.write_text(f"#define HW_SELECTED\n#define {function.macro}\n{includes}")
-        units.append(unit)
-    (tmp_path / "hw_selected.h").write_text("")
     together = build_elf(
-        units,
+        units(all_kernels()),
         out=tmp_path / "all.elf",
         compiler=EMULATED.compiler,
-        includes=[*INCLUDES, tmp_path],
+        includes=INCLUDES,
         keep=[function.symbol for function in all_kernels()],
     )
     core = EmulatedCore(together, flash=EMULATED.flash)

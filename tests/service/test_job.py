@@ -54,7 +54,7 @@ def test_a_missing_key_is_named(tmp_path):
 
 
 def test_a_value_out_of_range_is_named_with_its_line(tmp_path):
-    with pytest.raises(JobError, match=r"line 11 has 0; change it"):
+    with pytest.raises(JobError, match=r"line 11 has 0; correct it"):
         read_job(write(tmp_path, GOOD.replace("trials = 12", "trials = 0")))
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from hwsearch.errors import JobError
 from hwsearch.service.job import demo_job
-from hwsearch.service.run_folder import RunFolder, write_atomically
+from hwsearch.service.run_folder import RunFolder
 
 
 def test_a_folder_is_continued_by_the_same_job_with_other_workers(tmp_path):
@@ -21,20 +21,6 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     with pytest.raises(JobError, match="holds something else"):
         RunFolder.open(tmp_path, demo_job(0, 2))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = tmp_path / "front.json"
-    path.write_text("old")
-
-    def fail(temporary):
-        temporary.write_text("half")
-        raise RuntimeError("disk full")
-
-    with pytest.raises(RuntimeError):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_seconds_of_a_resumed_stage_add_up(tmp_path):

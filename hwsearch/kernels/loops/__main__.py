@@ -15,7 +15,7 @@ from hwsearch.kernels.loops.thumb1_linear import linear_m0_header
 from hwsearch.kernels.loops.umlal import umlal_header
 
 C_FOLDER = Path(__file__).parent.parent / "c"
-FOLDER = C_FOLDER / "cortex_m"
+FOLDER = C_FOLDER / "cortex_m" / "generated"
 FILES: Mapping[str, Callable[[], Iterator[str]]] = {
     "hw_smlad_loops.h": smlad_header,
     "hw_umlal_loops.h": umlal_header,
@@ -25,7 +25,7 @@ FILES: Mapping[str, Callable[[], Iterator[str]]] = {
     "hw_linear_loops.h": linear_header,
     "hw_pool_loops.h": pool_header,
 }
-M0_FOLDER = C_FOLDER / "cortex_m0"
+M0_FOLDER = C_FOLDER / "cortex_m0" / "generated"
 M0_FILES: Mapping[str, Callable[[], Iterator[str]]] = {
     "hw_multiply_loops.h": multiply_header,
     "hw_expand_loops.h": expand_header,
@@ -35,7 +35,7 @@ M0_FILES: Mapping[str, Callable[[], Iterator[str]]] = {
     "hw_add_m0_loops.h": add_m0_header,
 }
 HEAD = """/* Written by hwsearch/kernels/loops; do not edit. */
-#include "hw_{core}.h"
+#include "{core}/hw_{core}.h"
 
 #ifdef HW_{CORE}
 """

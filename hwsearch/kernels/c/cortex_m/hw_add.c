@@ -4,7 +4,7 @@
  * those of 4 bits and less are, a pair of them is one of 256, and a table of their sums takes less time.
  */
 #include "hw_cortex_m.h"
-#include "hw_element_loops.h"
+#include "generated/hw_element_loops.h"
 
 #ifdef HW_CORTEX_M
 

@@ -5,7 +5,7 @@
  * or 4 of them are summed as 16-bit numbers, over as many rows of the window as these hold.
  */
 #include "hw_cortex_m.h"
-#include "hw_pool_loops.h"
+#include "generated/hw_pool_loops.h"
 
 #ifdef HW_CORTEX_M
 

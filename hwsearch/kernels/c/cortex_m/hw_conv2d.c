@@ -7,11 +7,11 @@
  * holds 2 pixels, or 2 or 3 filters; fields are never left to overflow: LIMIT products of the largest codes fit.
  */
 #include "hw_polynomials.h"
-#include "hw_smlad_loops.h"
+#include "generated/hw_smlad_loops.h"
 #include "hw_strips.h"
-#include "hw_umlal_loops.h"
+#include "generated/hw_umlal_loops.h"
 
-#ifdef HW_CORTEX_M
+#if defined(HW_CORTEX_M) && defined(HW_W)
 
 enum { WIDE_LANES = 2, NARROW_LANES = 4 };
 
@@ -281,66 +281,35 @@ HW_INLINE void conv2d_narrow(const hw_op *op, uint32_t bits, int32_t largest, ui
             }
 }
 
-#define LARGEST(OP, W, A) ((int32_t)((OP)->kernel_h * (OP)->kernel_w * ((OP)->in_c / (OP)->groups)) * ((1 << (W)) - 1) * ((1 << (A)) - 1))
-#define LIMIT(FIELD_BITS, W, A) (((1u << (FIELD_BITS)) - 1u) / (((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
-#define HW_WIDE(W, A) \
-    void hw_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_conv2d_w##W##a##A(const hw_op *op) { conv2d_wide(op, W, LARGEST(op, W, A)); }
-#define HW_NARROW(W, A, FILTERS, FIELD_BITS, FILTER_SHIFT, PIXEL_SHIFT, LOOP, POLYNOMIAL) \
-    void hw_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_conv2d_w##W##a##A(const hw_op *op) \
-    { \
-        if (!(POLYNOMIAL)) \
-            conv2d_narrow(op, W, LARGEST(op, W, A), FILTERS, FILTER_SHIFT, LIMIT(FIELD_BITS, W, A), pack_##PIXEL_SHIFT, &LOOP##_loop); \
-    }
-#define POLY_LIMIT(SHIFT, W, A) (((1u << (SHIFT)) - 1u) / (9u * ((1u << (W)) - 1u) * ((1u << (A)) - 1u)))
-#define POLYNOMIAL(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, 1, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
-#define STRIDED(W, A, SHIFT, PIXELS, LOOP) conv2d_polynomial(op, 2, W, A, LARGEST(op, W, A), SHIFT, PIXELS, POLY_LIMIT(SHIFT, W, A), &LOOP##_loop)
+#define PRODUCT (((1u << HW_W) - 1u) * ((1u << HW_A) - 1u))
+#define LARGEST ((int32_t)(op->kernel_h * op->kernel_w * (op->in_c / op->groups)) * (int32_t)PRODUCT)
+#define WIDE conv2d_wide(op, HW_W, LARGEST)
+#define NARROW(FILTERS, FIELD_BITS, FILTER_SHIFT, PIXEL_SHIFT, LOOP, POLYNOMIAL) \
+    if (!(POLYNOMIAL)) \
+        conv2d_narrow(op, HW_W, LARGEST, FILTERS, FILTER_SHIFT, ((1u << (FIELD_BITS)) - 1u) / PRODUCT, pack_##PIXEL_SHIFT, &LOOP##_loop)
+#define POLYNOMIAL_OF_STRIDE(STRIDE, SHIFT, PIXELS, LOOP) \
+    conv2d_polynomial(op, STRIDE, HW_W, HW_A, LARGEST, SHIFT, PIXELS, ((1u << (SHIFT)) - 1u) / (9u * PRODUCT), &LOOP##_loop)
+#define POLYNOMIAL(SHIFT, PIXELS, LOOP) POLYNOMIAL_OF_STRIDE(1, SHIFT, PIXELS, LOOP)
+#define STRIDED(SHIFT, PIXELS, LOOP) POLYNOMIAL_OF_STRIDE(2, SHIFT, PIXELS, LOOP)
 
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
-HW_NARROW(1, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(1, 2, 10, 4, hw_poly_s10_k4_turns) || STRIDED(1, 2, 10, 4, hw_poly_s10_k4_strided))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
-HW_NARROW(1, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(1, 4, 14, 3, hw_poly_s14_k3_strided))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
-HW_NARROW(1, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(1, 8, 15, 2, hw_poly_s15_k2_turns))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
-HW_NARROW(2, 2, 3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(2, 2, 10, 4, hw_poly_s10_k4) || STRIDED(2, 2, 10, 4, hw_poly_s10_k4_strided))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
-HW_NARROW(2, 4, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(2, 4, 14, 3, hw_poly_s14_k3_strided))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
-HW_NARROW(2, 8, 2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(2, 8, 15, 2, hw_poly_s15_k2))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
-HW_NARROW(3, 3, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 3, 13, 3, hw_poly_s13_k3_turns) || STRIDED(3, 3, 14, 3, hw_poly_s14_k3_strided))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
-HW_NARROW(3, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(3, 4, 13, 3, hw_poly_s13_k3_turns) || STRIDED(3, 4, 14, 3, hw_poly_s14_k3_strided))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
-HW_WIDE(3, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
-HW_NARROW(4, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(4, 2, 13, 3, hw_poly_s13_k3_turns) || STRIDED(4, 2, 14, 3, hw_poly_s14_k3_strided))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
-HW_NARROW(4, 4, 2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(4, 4, 14, 2, hw_poly_s14_k2) || STRIDED(4, 4, 14, 3, hw_poly_s14_k3_strided))
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
-HW_WIDE(4, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a2)
-HW_NARROW(8, 2, 2, 15, 15, 30, hw_umlal_f2_s15_filters_first, 0)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a4)
-HW_WIDE(8, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a8)
-HW_WIDE(8, 8)
-#endif
+/* How each pair of widths is computed. */
+#define WAY_w1a2 NARROW(3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(10, 4, hw_poly_s10_k4_turns) || STRIDED(10, 4, hw_poly_s10_k4_strided))
+#define WAY_w1a4 NARROW(2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(13, 3, hw_poly_s13_k3_turns) || STRIDED(14, 3, hw_poly_s14_k3_strided))
+#define WAY_w1a8 NARROW(2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(15, 2, hw_poly_s15_k2_turns))
+#define WAY_w2a2 NARROW(3, 10, 10, 30, hw_umlal_f3_s10, POLYNOMIAL(10, 4, hw_poly_s10_k4) || STRIDED(10, 4, hw_poly_s10_k4_strided))
+#define WAY_w2a4 NARROW(2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(13, 3, hw_poly_s13_k3_turns) || STRIDED(14, 3, hw_poly_s14_k3_strided))
+#define WAY_w2a8 NARROW(2, 15, 30, 15, hw_umlal_f2_s15, POLYNOMIAL(15, 2, hw_poly_s15_k2))
+#define WAY_w3a3 NARROW(2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(13, 3, hw_poly_s13_k3_turns) || STRIDED(14, 3, hw_poly_s14_k3_strided))
+#define WAY_w3a4 NARROW(2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(13, 3, hw_poly_s13_k3_turns) || STRIDED(14, 3, hw_poly_s14_k3_strided))
+#define WAY_w3a8 WIDE
+#define WAY_w4a2 NARROW(2, 15, 15, 30, hw_umlal_f2_s15_filters_first, POLYNOMIAL(13, 3, hw_poly_s13_k3_turns) || STRIDED(14, 3, hw_poly_s14_k3_strided))
+#define WAY_w4a4 NARROW(2, 14, 28, 14, hw_umlal_f2_s14, POLYNOMIAL(14, 2, hw_poly_s14_k2) || STRIDED(14, 3, hw_poly_s14_k3_strided))
+#define WAY_w4a8 WIDE
+#define WAY_w8a2 NARROW(2, 15, 15, 30, hw_umlal_f2_s15_filters_first, 0)
+#define WAY_w8a4 WIDE
+#define WAY_w8a8 WIDE
+
+void HW_OF_WIDTHS(hw_conv2d)(const hw_op *op);
+void HW_OF_WIDTHS(hw_conv2d)(const hw_op *op) { HW_OF_WIDTHS(WAY); }
 
 #endif

@@ -9,9 +9,9 @@
  * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
  */
 #include "hw_cortex_m.h"
-#include "hw_linear_loops.h"
+#include "generated/hw_linear_loops.h"
 
-#ifdef HW_CORTEX_M
+#if defined(HW_CORTEX_M) && defined(HW_W)
 
 enum { PAIRS = 2, FOURS = 4, BITS = 8 }; /* inputs of a word are 16 bits; bytes in reverse order; bytes */
 
@@ -159,54 +159,7 @@ HW_INLINE void linear(const hw_op *op, uint32_t bits, uint32_t activation_bits)
         multiply_rows(op, 1, bits, way == PAIRS ? BITS : way, summed);
 }
 
-#define HW_LINEAR(W, A) \
-    void hw_linear_w##W##a##A(const hw_op *op); \
-    void hw_linear_w##W##a##A(const hw_op *op) { linear(op, W, A); }
-
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a2)
-HW_LINEAR(1, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a4)
-HW_LINEAR(1, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a8)
-HW_LINEAR(1, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a2)
-HW_LINEAR(2, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a4)
-HW_LINEAR(2, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a8)
-HW_LINEAR(2, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a3)
-HW_LINEAR(3, 3)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a4)
-HW_LINEAR(3, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a8)
-HW_LINEAR(3, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a2)
-HW_LINEAR(4, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a4)
-HW_LINEAR(4, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a8)
-HW_LINEAR(4, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a2)
-HW_LINEAR(8, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a4)
-HW_LINEAR(8, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a8)
-HW_LINEAR(8, 8)
-#endif
+void HW_OF_WIDTHS(hw_linear)(const hw_op *op);
+void HW_OF_WIDTHS(hw_linear)(const hw_op *op) { linear(op, HW_W, HW_A); }
 
 #endif

@@ -1,6 +1,6 @@
 /* hw_max_pool for Arm cores with DSP instructions: largest code of each window; positions outside the input do not take part. */
 #include "hw_cortex_m.h"
-#include "hw_pool_loops.h"
+#include "generated/hw_pool_loops.h"
 
 #ifdef HW_CORTEX_M
 

@@ -34,7 +34,7 @@
 #define HW_POLYNOMIALS_H
 
 #include "hw_cortex_m.h"
-#include "hw_poly_loops.h"
+#include "generated/hw_poly_loops.h"
 
 #ifdef HW_CORTEX_M
 

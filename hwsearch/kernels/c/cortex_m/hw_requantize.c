@@ -2,7 +2,7 @@
  * once.
  */
 #include "hw_cortex_m.h"
-#include "hw_element_loops.h"
+#include "generated/hw_element_loops.h"
 
 #ifdef HW_CORTEX_M
 

@@ -2,7 +2,7 @@
 #include "hw_cortex_m0.h"
 
 #ifdef HW_CORTEX_M0
-#include "hw_add_m0_loops.h"
+#include "generated/hw_add_m0_loops.h"
 
 void hw_add(const hw_op *op);
 

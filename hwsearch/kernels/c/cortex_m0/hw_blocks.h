@@ -9,7 +9,7 @@
 #ifndef HW_BLOCKS_H
 #define HW_BLOCKS_H
 
-#include "hw_multiply_loops.h"
+#include "generated/hw_multiply_loops.h"
 
 #ifdef HW_CORTEX_M0
 

@@ -13,10 +13,10 @@
  */
 #include "hw_cortex_m0.h"
 
-#ifdef HW_CORTEX_M0
+#if defined(HW_CORTEX_M0) && defined(HW_W)
 #include "hw_blocks.h"
-#include "hw_expand_loops.h"
-#include "hw_finish_loops.h"
+#include "generated/hw_expand_loops.h"
+#include "generated/hw_finish_loops.h"
 
 enum { ON, EMPTY, LAST }; /* after a stretch: go on, empty the fields, the column ends */
 
@@ -207,54 +207,8 @@ HW_INLINE void convolve(const hw_op *op, uint32_t bits, uint32_t product, uint32
 #define PRODUCT(W, A) (((1u << (W)) - 1u) * ((1u << (A)) - 1u))
 #define PIXELS(W, A) (255u / PRODUCT(W, A) >= 16 ? 4 : 65535u / PRODUCT(W, A) >= 16 ? 2 : 1)
 #define LIMIT(W, A) (PIXELS(W, A) == 4 ? 255u / PRODUCT(W, A) : PIXELS(W, A) == 2 ? 65535u / PRODUCT(W, A) : 1u << 20)
-#define HW_CONV2D(W, A) \
-    void hw_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_conv2d_w##W##a##A(const hw_op *op) { convolve(op, W, PRODUCT(W, A), PIXELS(W, A), LIMIT(W, A)); }
 
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
-HW_CONV2D(1, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
-HW_CONV2D(1, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
-HW_CONV2D(1, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
-HW_CONV2D(2, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
-HW_CONV2D(2, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
-HW_CONV2D(2, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
-HW_CONV2D(3, 3)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
-HW_CONV2D(3, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
-HW_CONV2D(3, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
-HW_CONV2D(4, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
-HW_CONV2D(4, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
-HW_CONV2D(4, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a2)
-HW_CONV2D(8, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a4)
-HW_CONV2D(8, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a8)
-HW_CONV2D(8, 8)
-#endif
+void HW_OF_WIDTHS(hw_conv2d)(const hw_op *op);
+void HW_OF_WIDTHS(hw_conv2d)(const hw_op *op) { convolve(op, HW_W, PRODUCT(HW_W, HW_A), PIXELS(HW_W, HW_A), LIMIT(HW_W, HW_A)); }
 
 #endif

@@ -12,9 +12,9 @@
  */
 #include "hw_cortex_m0.h"
 
-#ifdef HW_CORTEX_M0
-#include "hw_depthwise_m0_loops.h"
-#include "hw_finish_loops.h"
+#if defined(HW_CORTEX_M0) && defined(HW_W)
+#include "generated/hw_depthwise_m0_loops.h"
+#include "generated/hw_finish_loops.h"
 #include "portable/hw_stretches.h"
 
 enum { MOST_PIXELS = 4, SIDE = 3, TAPS = SIDE * SIDE, CHANNEL_BYTES = 8192, FEW_ROWS = 12 };
@@ -269,54 +269,7 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, uint32_t activat
         depthwise_3x3(op, bits, activation_bits, centred < 128 ? 4 : centred < 32768 ? 2 : 1);
 }
 
-#define HW_DEPTHWISE_CONV2D(W, A) \
-    void hw_depthwise_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_conv2d(op, W, A); }
-
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a2)
-HW_DEPTHWISE_CONV2D(1, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a4)
-HW_DEPTHWISE_CONV2D(1, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a8)
-HW_DEPTHWISE_CONV2D(1, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a2)
-HW_DEPTHWISE_CONV2D(2, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a4)
-HW_DEPTHWISE_CONV2D(2, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a8)
-HW_DEPTHWISE_CONV2D(2, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a3)
-HW_DEPTHWISE_CONV2D(3, 3)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a4)
-HW_DEPTHWISE_CONV2D(3, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a8)
-HW_DEPTHWISE_CONV2D(3, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a2)
-HW_DEPTHWISE_CONV2D(4, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a4)
-HW_DEPTHWISE_CONV2D(4, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a8)
-HW_DEPTHWISE_CONV2D(4, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a2)
-HW_DEPTHWISE_CONV2D(8, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a4)
-HW_DEPTHWISE_CONV2D(8, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a8)
-HW_DEPTHWISE_CONV2D(8, 8)
-#endif
+void HW_OF_WIDTHS(hw_depthwise_conv2d)(const hw_op *op);
+void HW_OF_WIDTHS(hw_depthwise_conv2d)(const hw_op *op) { depthwise_conv2d(op, HW_W, HW_A); }
 
 #endif

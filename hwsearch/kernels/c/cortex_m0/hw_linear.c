@@ -14,8 +14,8 @@
  */
 #include "hw_cortex_m0.h"
 
-#ifdef HW_CORTEX_M0
-#include "hw_dot_loops.h"
+#if defined(HW_CORTEX_M0) && defined(HW_W)
+#include "generated/hw_dot_loops.h"
 
 /* Inputs in the order of the codes of a word: with `lanes` to a product, lane l from position i + l * n / lanes of n codes.
  * Returns their sum. */
@@ -117,54 +117,7 @@ HW_INLINE void linear(const hw_op *op, uint32_t bits, uint32_t lanes)
         multiply_rows(op, 1, bits, lanes);
 }
 
-#define HW_LINEAR(W, A) \
-    void hw_linear_w##W##a##A(const hw_op *op); \
-    void hw_linear_w##W##a##A(const hw_op *op) { linear(op, W, (W) <= 2 && (A) == 2 ? 4 : (W) == 8 && (A) == 8 ? 1 : 2); }
-
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a2)
-HW_LINEAR(1, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a4)
-HW_LINEAR(1, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a8)
-HW_LINEAR(1, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a2)
-HW_LINEAR(2, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a4)
-HW_LINEAR(2, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a8)
-HW_LINEAR(2, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a3)
-HW_LINEAR(3, 3)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a4)
-HW_LINEAR(3, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a8)
-HW_LINEAR(3, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a2)
-HW_LINEAR(4, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a4)
-HW_LINEAR(4, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a8)
-HW_LINEAR(4, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a2)
-HW_LINEAR(8, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a4)
-HW_LINEAR(8, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a8)
-HW_LINEAR(8, 8)
-#endif
+void HW_OF_WIDTHS(hw_linear)(const hw_op *op);
+void HW_OF_WIDTHS(hw_linear)(const hw_op *op) { linear(op, HW_W, HW_W <= 2 && HW_A == 2 ? 4 : HW_W == 8 && HW_A == 8 ? 1 : 2); }
 
 #endif

@@ -9,7 +9,7 @@
  */
 #include "neon/hw_neon.h"
 
-#ifdef HW_NEON
+#if defined(HW_NEON) && defined(HW_W)
 
 enum { MOST_TAPS = 64 };
 
@@ -275,54 +275,7 @@ HW_INLINE void depthwise_conv2d(const hw_op *op, uint32_t bits, uint32_t activat
         multiply_image((way){bits, WIDE}, op);
 }
 
-#define HW_DEPTHWISE_CONV2D(W, A) \
-    void hw_depthwise_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_depthwise_conv2d_w##W##a##A(const hw_op *op) { depthwise_conv2d(op, W, A); }
-
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a2)
-HW_DEPTHWISE_CONV2D(1, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a4)
-HW_DEPTHWISE_CONV2D(1, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w1a8)
-HW_DEPTHWISE_CONV2D(1, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a2)
-HW_DEPTHWISE_CONV2D(2, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a4)
-HW_DEPTHWISE_CONV2D(2, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w2a8)
-HW_DEPTHWISE_CONV2D(2, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a3)
-HW_DEPTHWISE_CONV2D(3, 3)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a4)
-HW_DEPTHWISE_CONV2D(3, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w3a8)
-HW_DEPTHWISE_CONV2D(3, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a2)
-HW_DEPTHWISE_CONV2D(4, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a4)
-HW_DEPTHWISE_CONV2D(4, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w4a8)
-HW_DEPTHWISE_CONV2D(4, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a2)
-HW_DEPTHWISE_CONV2D(8, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a4)
-HW_DEPTHWISE_CONV2D(8, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_depthwise_conv2d_w8a8)
-HW_DEPTHWISE_CONV2D(8, 8)
-#endif
+void HW_OF_WIDTHS(hw_depthwise_conv2d)(const hw_op *op);
+void HW_OF_WIDTHS(hw_depthwise_conv2d)(const hw_op *op) { depthwise_conv2d(op, HW_W, HW_A); }
 
 #endif

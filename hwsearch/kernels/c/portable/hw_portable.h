@@ -10,23 +10,27 @@
 
 #include <string.h>
 
-/* A package compiled with -DHW_SELECTED has a header hw_selected.h with one `#define HW_USE_<symbol>` per function that
- * it calls; without it every function is compiled. */
-#ifdef HW_SELECTED
-#include "hw_selected.h"
+/* A source of an operation with weights gives the function of one pair of widths, which the macros HW_W (of weights) and HW_A
+ * (of inputs) say in bits, and nothing without them. HW_OF_WIDTHS(name) is its name: name_w4a8. */
+#ifdef HW_W
+#define HW_OF_WIDTHS(NAME) HW_EXPANDED(NAME, HW_W, HW_A)
+#define HW_EXPANDED(NAME, W, A) HW_PASTED(NAME, W, A)
+#define HW_PASTED(NAME, W, A) NAME##_w##W##a##A
 #endif
 
-/* The kind of core that is compiled for, where some operations have a body of their own in a folder of that name;
- * -DHW_PORTABLE_ONLY keeps to the portable ones. An operation's name below switches its portable body off.
+/* The kind of core that is compiled for, where some operations have a body of their own in a folder of that name. An operation's
+ * name below switches its portable body off.
  *
- * A package's scratch memory is enough for the portable bodies and those of the core that it was made for, whose number its
- * hw_selected.h gives as HW_BODIES; on another core, such as that of the computer which tests it, the portable ones run. */
-#ifndef HW_BODIES
-#define HW_BODIES 0
+ * A package's scratch memory is enough for the portable bodies and those of the core that it was made for, whose number is
+ * HW_BODIES there, or 0 if it has none; on another core, such as that of the computer which tests it, the portable ones run.
+ * Without HW_BODIES every core takes its own. */
+#ifdef HW_BODIES
+#define HW_TAKES(NUMBER) (HW_BODIES == (NUMBER))
+#else
+#define HW_TAKES(NUMBER) 1
 #endif
-#define HW_TAKES(NUMBER) (HW_BODIES == 0 || HW_BODIES == (NUMBER))
 
-#if defined(__GNUC__) && !defined(HW_PORTABLE_ONLY)
+#ifdef __GNUC__
 #if defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && HW_TAKES(1)
 #define HW_CORTEX_M
 #define HW_OWN_ADD

@@ -10,7 +10,7 @@
  */
 #include "portable/hw_tile.h"
 
-#ifdef HW_RISCV
+#if defined(HW_RISCV) && defined(HW_W)
 
 #include "hw_riscv.h"
 
@@ -388,58 +388,11 @@ HW_INLINE void conv2d(fields f, const hw_op *op)
             }
 }
 
-#define HW_CONV2D(W, A) \
-    void hw_conv2d_w##W##a##A(const hw_op *op); \
-    void hw_conv2d_w##W##a##A(const hw_op *op) \
-    { \
-        const fields f = FIELDS(W, A); \
-        conv2d(f, op); \
-    }
-
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a2)
-HW_CONV2D(1, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a4)
-HW_CONV2D(1, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w1a8)
-HW_CONV2D(1, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a2)
-HW_CONV2D(2, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a4)
-HW_CONV2D(2, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w2a8)
-HW_CONV2D(2, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a3)
-HW_CONV2D(3, 3)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a4)
-HW_CONV2D(3, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w3a8)
-HW_CONV2D(3, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a2)
-HW_CONV2D(4, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a4)
-HW_CONV2D(4, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w4a8)
-HW_CONV2D(4, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a2)
-HW_CONV2D(8, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a4)
-HW_CONV2D(8, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_conv2d_w8a8)
-HW_CONV2D(8, 8)
-#endif
+void HW_OF_WIDTHS(hw_conv2d)(const hw_op *op);
+void HW_OF_WIDTHS(hw_conv2d)(const hw_op *op)
+{
+    const fields f = FIELDS(HW_W, HW_A);
+    conv2d(f, op);
+}
 
 #endif

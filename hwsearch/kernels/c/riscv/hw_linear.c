@@ -12,7 +12,7 @@
  */
 #include "portable/hw_portable.h"
 
-#ifdef HW_RISCV
+#if defined(HW_RISCV) && defined(HW_W)
 
 #include "hw_riscv.h"
 
@@ -189,57 +189,10 @@ HW_INLINE void linear(const hw_op *op, uint32_t bits, uint32_t lanes, uint32_t l
         multiply_all(op, 1, bits, lanes, limit, room);
 }
 
-#define HW_LINEAR(W, A) \
-    void hw_linear_w##W##a##A(const hw_op *op); \
-    void hw_linear_w##W##a##A(const hw_op *op) \
-    { \
-        linear(op, W, HW_LANES(W, A), HW_LIMIT(W, A), 32767u / (2u * HW_LARGEST(W, A)) / 8u); \
-    }
-
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a2)
-HW_LINEAR(1, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a4)
-HW_LINEAR(1, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w1a8)
-HW_LINEAR(1, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a2)
-HW_LINEAR(2, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a4)
-HW_LINEAR(2, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w2a8)
-HW_LINEAR(2, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a3)
-HW_LINEAR(3, 3)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a4)
-HW_LINEAR(3, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w3a8)
-HW_LINEAR(3, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a2)
-HW_LINEAR(4, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a4)
-HW_LINEAR(4, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w4a8)
-HW_LINEAR(4, 8)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a2)
-HW_LINEAR(8, 2)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a4)
-HW_LINEAR(8, 4)
-#endif
-#if !defined(HW_SELECTED) || defined(HW_USE_hw_linear_w8a8)
-HW_LINEAR(8, 8)
-#endif
+void HW_OF_WIDTHS(hw_linear)(const hw_op *op);
+void HW_OF_WIDTHS(hw_linear)(const hw_op *op)
+{
+    linear(op, HW_W, HW_LANES(HW_W, HW_A), HW_LIMIT(HW_W, HW_A), 32767u / (2u * HW_LARGEST(HW_W, HW_A)) / 8u);
+}
 
 #endif

@@ -1,5 +1,5 @@
 /* Written by hwsearch/kernels/loops; do not edit. */
-#include "hw_cortex_m0.h"
+#include "cortex_m0/hw_cortex_m0.h"
 
 #ifdef HW_CORTEX_M0
 

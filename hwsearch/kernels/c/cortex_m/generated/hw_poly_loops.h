@@ -1,5 +1,5 @@
 /* Written by hwsearch/kernels/loops; do not edit. */
-#include "hw_cortex_m.h"
+#include "cortex_m/hw_cortex_m.h"
 
 #ifdef HW_CORTEX_M
 
