@@ -16,7 +16,7 @@ from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.cost import Budget, PolicyCost
 from hwsearch.hardware.header import read_header
 from hwsearch.hardware.profile import load_profile
-from hwsearch.kernels.catalogue import all_kernels, kernel
+from hwsearch.kernels.catalogue import kernel
 from hwsearch.kernels.layout import scratch_bytes
 from hwsearch.measuring.cases import Case, random_case
 from hwsearch.measuring.targets import INCLUDES, emulator_target, units
@@ -71,16 +71,17 @@ OPS = (
     linear(67, 5),
     linear(300, 3),
 )
+PRECISIONS = (Precision(8, 8), Precision(4, 4), Precision(2, 2))
 
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> tuple[Isa, Run]:
     if platform.machine() != "x86_64":
         pytest.skip("this computer has no x86-64 processor")
+    taken = {kernel(op, precision) for op in OPS for precision in PRECISIONS}
     built = build_shared(
-        units(all_kernels()), out=tmp_path_factory.mktemp("kernels") / "kernels.so",
-        compiler=find_compiler("host"), includes=INCLUDES,
-    )  # fmt: skip
+        units(taken), out=tmp_path_factory.mktemp("kernels") / "kernels.so", compiler=find_compiler("host"), includes=INCLUDES
+    )
     return Isa.X86_64, partial(on_host, ctypes.CDLL(str(built)))
 
 
@@ -90,11 +91,13 @@ def emulated(board: str) -> tuple[Isa, Run]:
     return header.device.isa, lambda case, size: on_core(target.core(kernel(case.op, case.precision)), case, size)
 
 
-@pytest.mark.parametrize("text", ["w8a8", "w4a4", "w2a2"])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
 @pytest.mark.parametrize("core", [*BOARDS, "x86-64"])
-def test_kernels_keep_to_exactly_the_working_memory_that_is_priced(core: str, text: str, request: pytest.FixtureRequest) -> None:
+def test_kernels_keep_to_exactly_the_working_memory_that_is_priced(
+    core: str, precision: Precision, request: pytest.FixtureRequest
+) -> None:
     isa, run = emulated(BOARDS[core]) if core in BOARDS else request.getfixturevalue("host")
-    precision = Precision.parse(text)
     for seed, op in enumerate(OPS):
         for stored_bits in {precision.weight_bits, 8}:
             case = random_case(op, precision, stored_bits, seed, logits=seed % 4 == 3)
