@@ -17,13 +17,12 @@ from typing import Any
 import numpy as np
 import optuna
 
-import hwsearch
 from hwsearch.errors import JobError
-from hwsearch.graph.menu import Menu, PolicyKind, PolicyShape
+from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
-from hwsearch.predictors.gate import gate_graph
+from hwsearch.predictors.parameters import Category, Parameter
 from hwsearch.pricing.cost_model import CostModel
 from hwsearch.pricing.feasibility import require_reachable
 from hwsearch.progress import Progress, silent
@@ -33,9 +32,10 @@ from hwsearch.results.front import FrontPoint, ParetoFront, non_dominated
 from hwsearch.study.evaluate import Material, PolicyAnswer, PolicyQuestion, build, evaluate_assignment, evaluate_policy
 from hwsearch.study.pool import Pool, open_pool
 from hwsearch.study.preview import MenuBuilder, measure_sensitivities
-from hwsearch.study.proposal import Category, Parameter, parameters, read_proposal, seeded_trials
+from hwsearch.study.proposal import parameters, read_proposal, seeded_trials
 from hwsearch.study.trial_log import TrialLog, TrialRecord
 from hwsearch.tasks.task import Task
+from hwsearch.version import VERSION
 
 MOST_TPE_TRIALS = 500
 NSGA2_POPULATION = 50
@@ -223,9 +223,7 @@ class _Trials:
 
     def _plan(self, number: int, params: Mapping[str, Any], builder: MenuBuilder) -> _Plan:
         menu, shape = builder.menu(read_proposal(self._space, params))
-        is_gate = shape.kind is PolicyKind.GATE
-        gate = gate_graph(shape, self._space.network.input_shape, len(menu.entries)) if is_gate else None
-        paths = self._costs.paths(menu, gate)
+        paths = self._costs.paths(menu, shape)
         fastest = int(np.argmin([path.latency_us for path in paths]))
         lowest = PolicyCost.of_paths(paths, [float(index == fastest) for index in range(len(paths))])
         return _Plan(number=number, params=params, menu=menu, shape=shape, paths=paths, excess=self._budget.excess(lowest))
@@ -321,7 +319,7 @@ def _header(
     space = material.space
     arrays = [part for name in sorted(material.arrays) for part in (name.encode(), material.arrays[name].tobytes())]
     return {
-        "hwsearch": hwsearch.__version__, "optuna": optuna.__version__, "sampler": _sampler_name(n_trials),
+        "hwsearch": VERSION, "optuna": optuna.__version__, "sampler": _sampler_name(n_trials),
         "seed": seed, "batch": batch, "task": task.name, "space": space.name, "profile": costs.profile.name,
         "budget": budget.limits(),
         "units": _digest(repr((space.units, space.policies)).encode()),

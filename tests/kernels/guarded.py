@@ -13,11 +13,11 @@ from hwsearch.emulation.emulator import EmulatedCore
 from hwsearch.emulation.isa import Isa
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision, kernel_precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.known import bodies_for
 from hwsearch.kernels.catalogue import C_FOLDER, arguments, kernel, op_bytes, pack_weights
 from hwsearch.kernels.layout import scratch_bytes
-from hwsearch.measuring.cases import Case
 
 ALIGNMENT = 8
 """Of every tensor, as in an exported arena; nothing lies at a multiple of more."""
@@ -117,4 +117,4 @@ def on_core(core: EmulatedCore, case: Case, scratch_bytes: int) -> bytes:
 def expected(case: Case) -> bytes:
     """What it should write."""
     inputs = [codes[None] for codes in case.inputs]
-    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()

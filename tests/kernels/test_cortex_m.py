@@ -7,27 +7,28 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwsearch.emulation.cycles import NO_WAIT
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
+from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.isa import Isa
-from hwsearch.emulation.toolchain import CORTEX_M4, find_compiler
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.bodies.cortex_m_polynomials import polynomials
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, kernel
 from hwsearch.kernels.loops.__main__ import FILES, text_of
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 from tests.kernels.guarded import expected, least_scratch_bytes, on_core
 
 
 @cache
 def target() -> EmulatorTarget:
-    return EmulatorTarget(flash=NO_WAIT, compiler=find_compiler(CORTEX_M4), watch_alignment=True)
+    return EmulatorTarget(flash=NO_WAIT, compiler=find_compiler(CORTEX_M4.build_target), watch_alignment=True)
 
 
 def agrees(case: Case) -> bool:
-    core = target().core(kernel(case.op, case.precision))
+    core = target().holding(kernel(case.op, case.precision))
     found = on_core(core, case, least_scratch_bytes(case.op, case.precision, Isa.ARMV7E_M))
     assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
     return found == expected(case)

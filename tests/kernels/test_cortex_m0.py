@@ -7,17 +7,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwsearch.emulation.cycles import CORTEX_M0PLUS, NO_WAIT
+from hwsearch.emulation.cores.cortex_m0plus import CORTEX_M0PLUS
+from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.bodies.cortex_m0 import fields_and_limit
 from hwsearch.kernels.catalogue import C_FOLDER, kernel
 from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 from tests.kernels.guarded import expected, least_scratch_bytes, on_core
 
 GEOMETRY = tuple[tuple[int, int, int], int, tuple[int, int], tuple[int, int], tuple[int, int], int]
@@ -60,13 +61,13 @@ def linear(inputs: int, outputs: int) -> Op:
 
 @cache
 def target() -> EmulatorTarget:
-    compiler = find_compiler(CORTEX_M0PLUS.processor)
-    return EmulatorTarget(flash=NO_WAIT, compiler=compiler, timing=CORTEX_M0PLUS, watch_alignment=True)
+    compiler = find_compiler(CORTEX_M0PLUS.build_target)
+    return EmulatorTarget(flash=NO_WAIT, compiler=compiler, core=CORTEX_M0PLUS, watch_alignment=True)
 
 
 def agrees(case: Case) -> bool:
     """Whether a call computes the reference, touching no word at an odd place and no byte around its buffers."""
-    core = target().core(kernel(case.op, case.precision))
+    core = target().holding(kernel(case.op, case.precision))
     found = on_core(core, case, least_scratch_bytes(case.op, case.precision, Isa.ARMV6_M))
     assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
     return found == expected(case)

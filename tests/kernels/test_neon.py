@@ -12,12 +12,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hwsearch.emulation.cycles import CORTEX_A72, NO_WAIT
+from hwsearch.emulation.build_target import LINUX_TARGETS
+from hwsearch.emulation.cores.cortex_a72 import CORTEX_A72
 from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.isa import Isa
+from hwsearch.emulation.single_issue import SingleIssue
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
@@ -25,9 +29,8 @@ from hwsearch.kernels.catalogue import (
     all_kernels,
     kernel,
 )
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.remote import _timing_program
-from hwsearch.measuring.targets import INCLUDES, units
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
+from hwsearch.measuring.targets.ssh import _timing_program
 from tests.kernels.guarded import Arena, expected, least_scratch_bytes, on_core
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
@@ -39,7 +42,7 @@ Board = Callable[[Case], bytes]
 
 @pytest.fixture(scope="module")
 def qemu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    found = find_compiler("linux-aarch64")
+    found = find_compiler(LINUX_TARGETS["linux-aarch64"])
     flags = tuple("aarch64-linux-musl" if flag.startswith("aarch64-") else flag for flag in found.flags)  # needs no libraries
     program = _timing_program(replace(found, flags=flags), tmp_path_factory.mktemp("board"))
     program.chmod(0o755)
@@ -65,11 +68,11 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Board:
     program = build_elf(
         units(all_kernels()),
         out=tmp_path_factory.mktemp("emulated") / "kernels.elf",
-        compiler=find_compiler(CORTEX_A72.processor),
+        compiler=find_compiler(CORTEX_A72.build_target),
         includes=INCLUDES,
         keep=[function.symbol for function in all_kernels()],
     )
-    core = EmulatedCore(program, core=replace(CORTEX_A72, pipeline=""), flash=NO_WAIT)
+    core = EmulatedCore(program, core=replace(CORTEX_A72, cycle_model=SingleIssue(refill=0)), flash=NO_WAIT)
 
     def run(case: Case) -> bytes:
         return on_core(core, case, least_scratch_bytes(case.op, case.precision, Isa.ARMV8_A))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsearch.emulation.build_target import HOST
 from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.graph.op import Op, OpKind
@@ -16,10 +17,11 @@ from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.cost import Budget, PolicyCost
 from hwsearch.hardware.header import read_header
 from hwsearch.hardware.profile import load_profile
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.kernels.catalogue import kernel
 from hwsearch.kernels.layout import scratch_bytes
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import INCLUDES, emulator_target, units
+from hwsearch.measuring.targets.emulator import emulator_target
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 from hwsearch.pricing.cost_model import CostModel
 from tests.kernels.guarded import expected, on_core, on_host
 
@@ -80,7 +82,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> tuple[Isa, Run]:
         pytest.skip("this computer has no x86-64 processor")
     taken = {kernel(op, precision) for op in OPS for precision in PRECISIONS}
     built = build_shared(
-        units(taken), out=tmp_path_factory.mktemp("kernels") / "kernels.so", compiler=find_compiler("host"), includes=INCLUDES
+        units(taken), out=tmp_path_factory.mktemp("kernels") / "kernels.so", compiler=find_compiler(HOST), includes=INCLUDES
     )
     return Isa.X86_64, partial(on_host, ctypes.CDLL(str(built)))
 
@@ -88,7 +90,7 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> tuple[Isa, Run]:
 def emulated(board: str) -> tuple[Isa, Run]:
     header = read_header(PROFILES / board)
     target = emulator_target(header.device, header.memory)
-    return header.device.isa, lambda case, size: on_core(target.core(kernel(case.op, case.precision)), case, size)
+    return header.device.isa, lambda case, size: on_core(target.holding(kernel(case.op, case.precision)), case, size)
 
 
 @pytest.mark.slow

@@ -11,10 +11,11 @@
  * rows or along columns, whichever fills words better; "rows" below are columns then.
  */
 #include "hw_cortex_m.h"
-#include "generated/hw_depthwise_loops.h"
-#include "portable/hw_stretches.h"
 
 #if defined(HW_CORTEX_M) && defined(HW_W)
+
+#include "generated/hw_depthwise_loops.h"
+#include "portable/hw_stretches.h"
 
 enum { STREAM_BYTES = 8192, CHANNELS = 4 };
 
