@@ -163,7 +163,8 @@ def _saving(data: ReportData) -> str:
 def _policy(data: ReportData) -> str:
     """How the model decides, in one or two sentences."""
     model = data.final.model
-    told = f"Policy: {model.menu.kind}. {model.menu.kind.description}"
+    count = len(model.menu.entries)
+    told = f"Policy: {model.menu.kind} with {count} {'entry' if count == 1 else 'entries'}. {model.menu.kind.description}"
     if model.menu.kind.escalates:
         stops = zip(_entry_names(data), model.thresholds, strict=False)
         places = ", ".join(f"at {name} if it is {threshold} or more" for name, threshold in stops)

@@ -335,8 +335,8 @@ def test_every_kind_of_policy_is_explained(data: ReportData, kind: PolicyKind) -
     inputs = data.inputs if count > 1 else replace(data.inputs, entries=np.zeros_like(data.inputs.entries))
     page = report_html(replace(data, final=final, inferences=data.inferences[-count:], inputs=inputs))
     expected = {
-        PolicyKind.STATIC: "every input takes the same way",
-        PolicyKind.GATE: "picks one of 2 entries",
+        PolicyKind.STATIC: "static with 1 entry. One configuration runs for every input.",
+        PolicyKind.GATE: "gate with 2 entries. A small network picks the entry for each input.",
         PolicyKind.CASCADE: "at entry 1 if it is 77 or more",
     }
     assert expected[kind] in page
