@@ -98,7 +98,7 @@ def test_a_front_in_three_objectives_is_the_true_one_of_an_enumerated_space(
     best = {values for values in allowed if not beaten(*values)}
     in_two = {(a, t) for a, t, _ in allowed if not any(a2 >= a and t2 <= t and (a2, t2) != (a, t) for a2, t2, _ in allowed)}
     assert len(best) > len(in_two)  # else the third would not be tested
-    front = static_problem.search(budget, n_trials=200, seed=0, objectives=THREE)
+    front = static_problem.search(budget, n_trials=100, seed=0, objectives=THREE)
     assert {(p.accuracy, p.cost.mean.latency_us, p.cost.worst.flash_bytes) for p in front.points} == best
     assert all(budget.is_met(point.cost) for point in front.points)
     assert front.objectives == THREE
