@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
-from hwsearch.graph.controllers import CONTROLLER_BITS, argmax_op, exit_head, gate_graph
+from hwsearch.graph.controllers import CONTROLLER_BITS, DECISION, argmax_op, exit_head, gate_graph
 from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind, Shape
@@ -156,7 +156,7 @@ def _works(ops: Iterable[Op], logits: bool = False) -> Iterator[Work]:
                 stored = [bits for bits in WEIGHT_WIDTHS if bits >= precision.weight_bits] if supported(op, precision) else []
                 yield from (Work(op=op, precision=precision, stored_bits=bits, logits=logits) for bits in stored)
         else:
-            precisions = (Precision(0, 8),) if op.kind.traits.decides else WEIGHTLESS_PRECISIONS
+            precisions = (DECISION,) if op.kind.traits.decides else WEIGHTLESS_PRECISIONS
             yield from (Work(op=op, precision=precision, stored_bits=0) for precision in precisions)
 
 

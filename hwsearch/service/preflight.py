@@ -6,14 +6,14 @@ from pathlib import Path
 from hwsearch.errors import JobError, ProfileError
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.profile import load_profile
-from hwsearch.pricing.feasibility import require_reachable
+from hwsearch.pricing.feasibility import require_own_axes, require_reachable
 from hwsearch.service.inputs import JobInputs
 from hwsearch.service.job import read_job
 
 
 def check_job(inputs: JobInputs, ray_address: str | None = None) -> None:
     """Raise the error of the first thing a job names that is missing or does not fit; what it loads stays in `inputs`."""
-    inputs.profile  # noqa: B018  the quickest to read, so the first to be refused
+    require_own_axes(inputs.job.search.objectives, inputs.profile)
     _check_network(inputs)
     space, costs = inputs.space, inputs.costs
     for unit in space.units:
