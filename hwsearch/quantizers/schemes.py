@@ -6,11 +6,10 @@ A supernet's saved tensors carry the name: `weighted.<operation>.<scheme>.weight
 from collections.abc import Iterable, Mapping
 
 from hwsearch.errors import SpaceError
-from hwsearch.quantizers.full_range import FullRangeWeight
 from hwsearch.quantizers.nested import NestedWeight
 from hwsearch.quantizers.weight_quantizer import WeightQuantizer
 
-SCHEMES: Mapping[str, type[WeightQuantizer]] = {"nested": NestedWeight, "full_range": FullRangeWeight}
+SCHEMES: Mapping[str, type[WeightQuantizer]] = {"nested": NestedWeight}
 DEFAULT_SCHEME = "nested"
 
 
