@@ -26,10 +26,10 @@ from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind, shape_text
 from hwsearch.graph.precision import KERNEL_PRECISIONS, Precision
 from hwsearch.hardware.profile import load_profile
+from hwsearch.integers.cases import random_case
 from hwsearch.kernels.catalogue import supported
-from hwsearch.measuring.cases import random_case
-from hwsearch.measuring.measure import open_target
-from hwsearch.measuring.targets import Target
+from hwsearch.measuring.targets.known_targets import open_target
+from hwsearch.measuring.targets.target import Target
 from hwsearch.pricing.cost_model import CostModel
 
 SEED = 1

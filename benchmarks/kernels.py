@@ -4,7 +4,7 @@
 Cycles are those of a whole layer without flash wait states; `board` adds those of the profile `--board`, whose core is
 emulated: NUCLEO-L4R5ZI, with a Cortex-M4, unless another is named. `portable` is the same layer in portable C. `cmsis-nn` are
 cycles without wait states of CMSIS-NN (commit 99f736a, Apache-2.0), built by gcc -O3 and run in an emulator under the cycle
-model that hwsearch/emulation/cycles.py describes: facts from cmsis_nn_cortex_m4.csv. They and the floor are of a Cortex-M4
+model that hwsearch/emulation/cycle_model.py describes: facts from cmsis_nn_cortex_m4.csv. They and the floor are of a Cortex-M4
 alone. An operation without weights counts an output element as a MAC. Every result is compared with the reference before
 its time is believed. Weights are stored at their own width, as a network of one policy has them; `--stored-bits 8` stores all
 at 8, of which kernels use the top bits.
@@ -17,17 +17,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hwsearch.emulation.cycles import CORTEX_M4, NO_WAIT, FlashTiming, core_timing
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
+from hwsearch.emulation.flash import NO_WAIT, FlashTiming
+from hwsearch.emulation.known_cores import find_core
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
 from hwsearch.hardware.header import ProfileHeader, read_header
 from hwsearch.hardware.profile import find_profile
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m import depthwise_streams, packing, polynomials
 from hwsearch.kernels.catalogue import ALL_PRECISIONS
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import EmulatorTarget, flash_timing
+from hwsearch.measuring.targets.emulator import EmulatorTarget, flash_timing
 
 BOARD = "nucleo_l4r5zi"
 PUBLISHED = Path(__file__).with_name("cmsis_nn_cortex_m4.csv")
@@ -125,11 +127,11 @@ def floor(op: Op, precision: Precision) -> float | None:
 
 
 def time(case: Case, board: ProfileHeader, flash: FlashTiming, *macros: str) -> int:
-    core = core_timing(board.device.core)
-    compiler = find_compiler(core.processor)
+    core = find_core(board.device.core)
+    compiler = find_compiler(core.build_target)
     flags = (*compiler.flags, *macros)
-    timing = EmulatorTarget(compiler=replace(compiler, flags=flags), flash=flash, timing=core).time(case)
-    expected = reference.run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
+    timing = EmulatorTarget(compiler=replace(compiler, flags=flags), flash=flash, core=core).time(case)
+    expected = run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
     if timing.output != expected.tobytes():
         raise AssertionError(f"{case.op} at {case.precision} does not compute the reference")
     return round(timing.median)
@@ -155,7 +157,7 @@ def measure(op: Op, precision: Precision, board: ProfileHeader, known: Known, st
         op=op.kind.value,
         kernel=kernel,
         stride=stride,
-        core=core_timing(board.device.core).processor,
+        core=find_core(board.device.core).build_target.name,
         shape=shape,
         precision=str(precision),
         cycles_per_mac=cycles / work,
@@ -163,12 +165,12 @@ def measure(op: Op, precision: Precision, board: ProfileHeader, known: Known, st
         board_cycles_per_mac=time(case, board, flash_timing(board.memory)) / work,
         portable_cycles_per_mac=time(case, board, NO_WAIT, "-DHW_BODIES=0") / work,
         published_cycles_per_mac=found / work if found else None,
-        floor_cycles_per_mac=floor(op, precision) if core_timing(board.device.core) is CORTEX_M4 else None,
+        floor_cycles_per_mac=floor(op, precision) if find_core(board.device.core) is CORTEX_M4 else None,
     )
 
 
 def rows(kinds: Sequence[str], board: ProfileHeader, stored_bits: int) -> Iterator[Row]:
-    known = published() if core_timing(board.device.core) is CORTEX_M4 else {}
+    known = published() if find_core(board.device.core) is CORTEX_M4 else {}
     for op in layers():
         if kinds and op.kind.value not in kinds:
             continue

@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hwsearch.emulation.cycles import NO_WAIT, core_timing
+from hwsearch.emulation.flash import NO_WAIT
+from hwsearch.emulation.known_cores import find_core
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.measuring.cases import random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.integers.cases import random_case
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 WIDTHS = ((32, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), *[(512, 512, 1)] * 5,
           (512, 1024, 2), (1024, 1024, 1))  # fmt: skip
@@ -65,8 +66,8 @@ def layers() -> Iterator[tuple[Op, float]]:
 
 def cycles(core: str) -> tuple[float, float]:
     """Cycles and products of the whole network."""
-    timing = core_timing(core)
-    target = EmulatorTarget(compiler=find_compiler(timing.processor), flash=NO_WAIT, timing=timing)
+    found = find_core(core)
+    target = EmulatorTarget(compiler=find_compiler(found.build_target), flash=NO_WAIT, core=found)
     total, products = 0.0, 0.0
     for op, times in layers():
         total += times * target.time(random_case(op, Precision(8, 8), 8, seed=0)).median

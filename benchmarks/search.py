@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace, load_space, network_for_space
 from hwsearch.hardware.cost import Budget
@@ -136,8 +135,7 @@ def price_seconds(space: SearchSpace, costs: CostModel, records: Sequence[dict[s
     began = time.process_time()
     for proposal in proposals:
         menu, shape = builder.menu(proposal)
-        if shape.kind is not PolicyKind.GATE:
-            costs.paths(menu)
+        costs.paths(menu, shape)
     return time.process_time() - began
 
 

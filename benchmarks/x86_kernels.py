@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from kernels import layers
 
-from hwsearch.emulation.toolchain import HOST, find_compiler
+from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
-from hwsearch.integers import reference
-from hwsearch.measuring.cases import random_case
-from hwsearch.measuring.targets import HostTarget, processor_name
+from hwsearch.integers.cases import random_case
+from hwsearch.integers.op_kinds import run_op
+from hwsearch.measuring.targets.host import HostTarget, processor_name
 
 ROUNDS = 5
 PRECISIONS = tuple(Precision.parse(text) for text in ("w8a8", "w4a8", "w4a4", "w2a2"))
@@ -63,7 +64,7 @@ def targets() -> dict[str, HostTarget]:
 
 def measure(op: Op, precision: Precision, bodies: dict[str, HostTarget]) -> Iterator[Row]:
     case = random_case(op, precision, precision.weight_bits, seed=1)
-    expected = reference.run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants).tobytes()
+    expected = run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants).tobytes()
     found: dict[str, list[float]] = {name: [] for name in bodies}
     for _ in range(ROUNDS):
         for name, target in bodies.items():

@@ -1,6 +1,6 @@
 """What the emulated core must know of an instruction set: its registers, its calling convention, how its code is decoded.
 
-Each instruction set is one of these in a module of its own, beside its decoder (`thumb.py`, `riscv.py`); `CoreTiming` names it.
+Each instruction set is one of these in a module of its own, beside its decoder (`thumb.py`, `riscv.py`); a `Core` names it.
 """
 
 from collections.abc import Callable

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.emulation.toolchain import HOST, build_shared, find_compiler
+from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.errors import ToolchainError
 
 HOOK_SOURCE = Path(__file__).parent / "hw_block_hook.c"

@@ -75,18 +75,29 @@ def _further_cycles(instruction: Instruction, divide: int) -> int:
     }.get(instruction.kind, 0)
 
 
-def issue_costs(instructions: Sequence[Instruction], divide: int) -> tuple[list[int], list[int]]:
-    """Cycles that each instruction adds after the one before it, and after a taken branch."""
-    targets = {instruction.target for instruction in instructions}
-    pipeline = _Pipeline()
-    in_line, entered = [], []
-    for instruction in instructions:
-        before = pipeline.cycle
-        if instruction.address in targets:
-            pipeline.advance()
-        while pipeline.must_wait(instruction):
-            pipeline.advance()
-        pipeline.start(instruction, divide)
-        in_line.append(pipeline.cycle - before)
-        entered.append(1 + _further_cycles(instruction, divide))
-    return in_line, entered
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DualIssue:
+    """Cycles: `refill` is what a taken branch takes more, `divide` a division."""
+
+    refill: int
+    divide: int
+
+    def issue(self, instructions: Sequence[Instruction]) -> tuple[list[int], list[int]]:
+        """Cycles that each instruction adds after the one before it, and after a taken branch."""
+        targets = {instruction.target for instruction in instructions}
+        pipeline = _Pipeline()
+        in_line, entered = [], []
+        for instruction in instructions:
+            before = pipeline.cycle
+            if instruction.address in targets:
+                pipeline.advance()
+            while pipeline.must_wait(instruction):
+                pipeline.advance()
+            pipeline.start(instruction, self.divide)
+            in_line.append(pipeline.cycle - before)
+            entered.append(1 + _further_cycles(instruction, self.divide))
+        return in_line, entered
+
+    def taken(self, instruction: Instruction) -> int:
+        """The same for every branch."""
+        return self.refill

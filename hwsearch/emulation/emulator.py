@@ -1,7 +1,7 @@
 """An emulated core: runs functions of a linked image and says what they would cost on a board.
 
-Values come from unicorn's instruction-set emulation, cycles from block counts under the model of `timing.py`. Memory is
-the board's, so that code which does not fit or strays outside faults here as it would there.
+Values come from unicorn's instruction-set emulation, cycles from block counts under the cycle model of the core's record
+(`cores/`). Memory is the board's, so that code which does not fit or strays outside faults here as it would there.
 """
 
 import ctypes
@@ -14,15 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.emulation.block_counts import BlockCounts, Hooks, PythonHooks, Window, native_hooks
-from hwsearch.emulation.cycles import CORTEX_M4, STM32L4PLUS_120MHZ, CodeCosts, CoreTiming, FlashTiming
+from hwsearch.emulation.code_costs import CodeCosts
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
+from hwsearch.emulation.flash import STM32L4PLUS_120MHZ, FlashTiming
 from hwsearch.emulation.image import Image
-from hwsearch.emulation.toolchain import FLASH_BYTES, FLASH_START, RAM_BYTES, RAM_START
+from hwsearch.emulation.linker_script import FLASH_BYTES, FLASH_START, RAM_BYTES, RAM_START
+from hwsearch.emulation.processor_core import Core
 from hwsearch.errors import HwsearchError, ToolchainError
 
 STACK_BYTES = 8 * 1024
 _RETURN = 0x0BFF_FFF0
 _PAGE = 4096
-"""The memory map is one for all cores, that of the largest board."""
 
 
 class EmulatorError(HwsearchError):
@@ -44,7 +46,7 @@ class Run:
 
 
 class EmulatedCore:
-    """One core, of the kind that `core` times, with flash and RAM.
+    """One core, of the kind that `core` records, with flash and RAM.
 
     `native=False` counts blocks in Python even where a host compiler exists.
     """
@@ -53,7 +55,7 @@ class EmulatedCore:
         self,
         elf: Path,
         *,
-        core: CoreTiming = CORTEX_M4,
+        core: Core = CORTEX_M4,
         flash: FlashTiming = STM32L4PLUS_120MHZ,
         native: bool | None = None,
         watch_alignment: bool = False,
@@ -89,7 +91,7 @@ class EmulatedCore:
         return self._hooks.native
 
     def _start_engine(self) -> Any:
-        engine = self._architecture.open(self.core.model)
+        engine = self._architecture.open(self.core.emulator_model)
         import unicorn
 
         engine.mem_map(FLASH_START, FLASH_BYTES, unicorn.UC_PROT_READ | unicorn.UC_PROT_EXEC)
@@ -269,4 +271,4 @@ class EmulatedCore:
             self._decoded.add(int(start))
             begin = addresses[start]
             end = addresses[start + 1] if start + 1 < len(addresses) else code_start + code_bytes
-            self._costs.add(self._architecture.decode(self.read(begin, end - begin), begin), code_start, self.core)
+            self._costs.add(self._architecture.decode(self.read(begin, end - begin), begin), code_start, self.core.cycle_model)

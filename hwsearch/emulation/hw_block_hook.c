@@ -1,6 +1,6 @@
 /* Counts what an emulated core executes; called by unicorn, on the computer that emulates, once per basic block.
  *
- * Counting only: what the counts cost in cycles is decided in `timing.py`. `block_counts.py` holds the same code in Python.
+ * Counting only: what the counts cost in cycles is decided in `cycle_model.py`. `block_counts.py` holds the same code in Python.
  */
 #include <stdint.h>
 

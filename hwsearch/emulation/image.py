@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from hwsearch.emulation.toolchain import BUILTINS_BEGIN, BUILTINS_END, RAM_START, SECTION_ALIGNMENT
+from hwsearch.emulation.linker_script import BUILTINS_BEGIN, BUILTINS_END, RAM_START, SECTION_ALIGNMENT
 from hwsearch.errors import ToolchainError
 
 

@@ -1,18 +1,12 @@
-"""Issue of code on the Cortex-A53 and A72: what a straight block costs when it is executed over and over.
+"""Issue of code on a core with several units, such as Cortex-A53 and A72: what a block costs, executed over and over.
 
-A core has units, each of which starts one operation per cycle. An instruction is one or several operations, given below as a word
-with a letter for each: B branch, I integer arithmetic (two units), M integer multiplication and shifted operands, D division,
-L load, S store, V vector; on the A72 vectors have two units, X and W, and V stands for either. `latency` is when a
-result can be used, `forward` when the next accumulation can.
+Each unit starts one operation per cycle. An instruction is one or several operations, given as a word with a letter for each:
+B branch, I integer arithmetic (two units), M integer multiplication and shifted operands, D division, L load, S store,
+V vector; where vectors have two units, X and W, V stands for either. `latency` is when a result can be used, `forward` when the
+next accumulation can. A core's numbers and their sources stand in its record (`cores/cortex_a53.py`, `cores/cortex_a72.py`).
 
-- Cortex-A53: in order, two instructions per cycle. Vector registers are 64 bits wide inside: 128 bits take two cycles.
-- Cortex-A72: three operations per cycle enter a window of 128 instructions and start as soon as operands and a unit are free.
-  Only W multiplies, only X accumulates pairs, shifts by registers, narrows.
-
-Sources: units, operations and latencies are those of LLVM's scheduling models (AArch64SchedA53.td; AArch64SchedA57.td, which LLVM
-uses for the A72 too), for what they name. Assumed: on the A53 128-bit and paired loads and stores take two cycles, vector
-results are there after 4 cycles; on the A72 stores of pairs, and stores of four registers. Not modelled: caches and memory
-(everything lies in the first level), mispredicted and taken branches, instruction fetch, the eight-entry queues before units.
+Not modelled: caches and memory (everything lies in the first level), mispredicted and taken branches, instruction fetch, the
+eight-entry queues before units.
 
 A block starts at the target of a branch or behind one. What is priced is its turn in an endless repetition. Only a block that
 branches to its own start waits for results of its turn before; others find their operands ready, as if their neighbours
@@ -51,94 +45,16 @@ class Pipeline:
     window: int = 0
     either: Mapping[str, str] = field(default_factory=dict)
 
+    def issue(self, instructions: Sequence[Instruction]) -> tuple[list[int], list[int]]:
+        """Cycles of each instruction, however it is reached: all of a block's, rounded, stand at its first; at least one."""
+        costs: list[int] = []
+        for block in blocks(instructions):
+            costs += [max(1, round(block_cycles(block, self))), *([0] * (len(block) - 1))]
+        return costs, costs
 
-_VECTORS = ("vector", "multiply", "accumulate", "shift", "round", "narrow", "table", "permute", "select", "reduce")
-
-CORTEX_A53 = Pipeline(
-    width=2,
-    units={"B": 1, "I": 2, "M": 1, "D": 1, "L": 1, "V": 1},
-    costs={
-        "plain": Cost("I", 1),
-        "shifted": Cost("I", 2),
-        "multiply general": Cost("M", 3, 2),
-        "divide": Cost("D" * 4, 8),
-        "branch": Cost("B", 1),
-        "call": Cost("B", 1),
-        "load": Cost("L", 3),
-        "load q": Cost("LL", 4),
-        "load pair": Cost("LL", 4),
-        "load pair q": Cost("LLLL", 6),
-        "load lane": Cost("L", 4),
-        "load two": Cost("LLLL", 7),
-        "load four": Cost("LLLLL", 8),
-        "store": Cost("L", 1),
-        "store q": Cost("LL", 1),
-        "store pair": Cost("LL", 1),
-        "store pair q": Cost("LLLL", 1),
-        "store lane": Cost("L", 1),
-        "store two": Cost("LL", 1),
-        "store four": Cost("LLL", 1),
-        "transfer": Cost("V", 4),
-        "insert": Cost("V", 6),
-        **{f"{name} d": Cost("V", 4) for name in _VECTORS},
-        **{f"{name} q": Cost("VV", 4) for name in (*_VECTORS, "multiply long")},
-    },
-)
-
-CORTEX_A72 = Pipeline(
-    width=3,
-    units={"B": 1, "I": 2, "M": 1, "L": 1, "S": 1, "X": 1, "W": 1},
-    either={"V": "XW"},
-    window=128,
-    costs={
-        "plain": Cost("I", 1),
-        "shifted": Cost("M", 2),
-        "multiply general": Cost("M", 3, 1),
-        "divide": Cost("M" * 8, 12),
-        "branch": Cost("B", 1),
-        "call": Cost("BI", 1),
-        "load": Cost("L", 4),
-        "load q": Cost("L", 5),
-        "load pair": Cost("L", 5),
-        "load pair q": Cost("LL", 6),
-        "load lane": Cost("LV", 8),
-        "load two": Cost("LLVV", 9),
-        "load four": Cost("LLLLVVVV", 11),
-        "store": Cost("S", 1),
-        "store q": Cost("SS", 2),
-        "store pair": Cost("S", 1),
-        "store pair q": Cost("SSSS", 4),
-        "store lane": Cost("S", 1),
-        "store two": Cost("SSSS", 4),
-        "store four": Cost("SSSSSSSS", 8),
-        "transfer": Cost("IL", 6),
-        "insert": Cost("LV", 8),
-        "vector d": Cost("V", 3),
-        "vector q": Cost("V", 3),
-        "multiply d": Cost("W", 5, 1),
-        "multiply q": Cost("WW", 6, 2),
-        "multiply long q": Cost("W", 5, 1),
-        "accumulate d": Cost("X", 4, 1),
-        "accumulate q": Cost("X", 4, 1),
-        "reduce d": Cost("X", 4),
-        "reduce q": Cost("VX", 7),
-        "shift d": Cost("V", 3),
-        "shift q": Cost("XX", 4),
-        "round d": Cost("X", 4),
-        "round q": Cost("XX", 5),
-        "narrow d": Cost("X", 4),
-        "narrow q": Cost("X", 4),
-        "table d": Cost("V", 3),
-        "table q": Cost("VVV", 6),
-        "permute d": Cost("V", 3),
-        "permute q": Cost("VVV", 6),
-        "select d": Cost("V", 3),
-        "select q": Cost("VV", 3),
-    },
-)
-
-PIPELINES = {"Cortex-A53": CORTEX_A53, "Cortex-A72": CORTEX_A72}
-"""By the name that `CoreTiming.pipeline` gives."""
+    def taken(self, instruction: Instruction) -> int:
+        """Nothing: branches are taken to be predicted."""
+        return 0
 
 
 class _Issue:
@@ -222,14 +138,6 @@ def block_cycles(instructions: Sequence[Instruction], pipeline: Pipeline) -> flo
         for instruction in instructions:
             issue.start(instruction)
     return (issue.last - middle) / half
-
-
-def issue_costs(instructions: Sequence[Instruction], pipeline: Pipeline) -> list[int]:
-    """Cycles of each instruction: all of a block's, rounded, stand at its first; at least one."""
-    costs: list[int] = []
-    for block in blocks(instructions):
-        costs += [max(1, round(block_cycles(block, pipeline))), *([0] * (len(block) - 1))]
-    return costs
 
 
 def blocks(instructions: Sequence[Instruction]) -> Iterator[list[Instruction]]:

@@ -1,8 +1,4 @@
-"""C compilers: which one builds for a target, with which flags, and what it built before.
-
-Flags are fixed here and recorded in every table, because a table is only valid for code built the same way. Functions
-and loops are aligned, so that cycles do not move with the order in which functions are linked.
-"""
+"""C compilers: which one builds for a target, and what it built before."""
 
 import hashlib
 import importlib.util
@@ -18,84 +14,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from hwsearch.emulation.build_target import HOST, ZIG, BuildTarget
+from hwsearch.emulation.linker_script import LINKER_SCRIPT
 from hwsearch.errors import ToolchainError
-
-_FREESTANDING = Path(__file__).parent / "freestanding"
-"""The one header that C without an operating system may include and compilers do not bring: string.h."""
-HOST = "host"
-CORTEX_M4 = "cortex-m4"
-CORTEX_M_TARGETS = (CORTEX_M4, "cortex-m33", "cortex-m7", "cortex-m0plus")
-RISCV_TARGETS = {"rv32imc": ("-target", "riscv32-freestanding-none", "-mcpu=generic_rv32+m+c")}
-"""RISC-V cores without an operating system, and what tells the compiler which one."""
-AARCH64_TARGETS = {"aarch64": ("-target", "aarch64-freestanding-none")}
-"""64-bit Arm cores, any: what is timed is what a Linux computer is given."""
-LINUX_TARGETS = {"linux-aarch64": "aarch64-linux-gnu.2.28", "linux-x86_64": "x86_64-linux-gnu.2.28"}
-"""Other computers, by `uname`, and the compiler's name for them; 2.28 is the oldest C library that what is built runs with."""
-
-FLASH_START, FLASH_BYTES = 0x0800_0000, 2048 * 1024
-RAM_START, RAM_BYTES = 0x2000_0000, 640 * 1024
-
-_WARNINGS = ("-Wall", "-Wextra", "-Werror")
-_SECTIONS = ("-ffunction-sections", "-fdata-sections")
-_ALIGNED = ("-falign-functions=32", "-falign-loops=4")
-_BARE = ("-ffreestanding", "-fomit-frame-pointer", f"-isystem{_FREESTANDING}")
-# zig switches builtins off and traps on where there is no operating system: memcpy of 4 bytes would become a call.
-_ZIG = ("-fbuiltin", "-fno-sanitize=undefined")
-_COMMON = ("-std=c99", "-O3", *_WARNINGS)
-_HOST_FLAGS = {"gcc": (*_COMMON, "-fPIC"), "ziglang": (*_COMMON, "-fPIC", "-fno-sanitize=undefined")}
-
-_ZIG_PROCESSORS = {
-    CORTEX_M4: "cortex_m4", "cortex-m33": "cortex_m33+dsp", "cortex-m7": "cortex_m7", "cortex-m0plus": "cortex_m0plus",
-}  # fmt: skip
-
-
-def _flags(target: str, style: str) -> tuple[str, ...]:
-    """Flags of a target for compilers of a style, `gcc` or `ziglang`."""
-    if target == HOST:
-        return _HOST_FLAGS[style]
-    if target in LINUX_TARGETS:
-        return ("-target", LINUX_TARGETS[target], *_HOST_FLAGS[style])
-    processor: tuple[str, ...]
-    if target in RISCV_TARGETS:
-        processor = (*RISCV_TARGETS[target], *_ZIG)
-    elif target in AARCH64_TARGETS:
-        processor = (*AARCH64_TARGETS[target], *_ZIG)
-    elif style == "gcc":
-        processor = (f"-mcpu={target}", "-mthumb", "-mfloat-abi=soft", "-fno-tree-loop-distribute-patterns")
-    else:
-        processor = ("-target", "thumb-freestanding-eabi", f"-mcpu={_ZIG_PROCESSORS[target]}", *_ZIG)
-    return (*_COMMON, *processor, *_SECTIONS, *_ALIGNED, *_BARE)
-
-
-SECTION_ALIGNMENT = 32
-"""Bytes at whose multiples every function and table begins in a linked image: a line of the largest flash cache.
-
-So each occupies the same wherever it lies, sizes of parts add up to that of the whole, and no table shares a line.
-"""
-BUILTINS_BEGIN, BUILTINS_END = "hw_builtins_begin", "hw_builtins_end"
-"""Symbols around what the compiler's own library adds: divisions, wide products, memset."""
-
-_LINKER_SCRIPT = f"""\
-MEMORY {{
-  FLASH (rx) : ORIGIN = {FLASH_START:#x}, LENGTH = {FLASH_BYTES // 1024}K
-  RAM (rwx) : ORIGIN = {RAM_START:#x}, LENGTH = {RAM_BYTES // 1024}K
-}}
-SECTIONS {{
-  .text : SUBALIGN({SECTION_ALIGNMENT}) {{
-    {BUILTINS_BEGIN} = .;
-    *compiler_rt*(.text .text.*)
-    *libgcc*(.text .text.*)
-    . = ALIGN({SECTION_ALIGNMENT});
-    {BUILTINS_END} = .;
-    *(.text .text.*)
-    . = ALIGN({SECTION_ALIGNMENT});
-  }} >FLASH
-  .rodata : SUBALIGN({SECTION_ALIGNMENT}) {{ *(.rodata .rodata.* .srodata .srodata.*) . = ALIGN({SECTION_ALIGNMENT}); }} >FLASH
-  .data : {{ . = ALIGN(8); *(.data .data.* .sdata .sdata.*) }} >RAM
-  .bss (NOLOAD) : {{ . = ALIGN(8); *(.bss .bss.* .sbss .sbss.*) *(COMMON) }} >RAM
-  /DISCARD/ : {{ *(.ARM.exidx*) *(.ARM.extab*) *(.eh_frame*) *(.comment) }}
-}}
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +32,7 @@ class Compiler:
 
     @property
     def description(self) -> str:
-        return f"{self.name} {self.version}" if self.name == "ziglang" else self.version
+        return f"{self.name} {self.version}" if self.name == ZIG else self.version
 
     @property
     def recorded_flags(self) -> str:
@@ -119,45 +40,41 @@ class Compiler:
         return " ".join(flag for flag in self.flags if not flag.startswith("-isystem"))
 
 
-def find_compiler(target: str, prefer: str | None = None) -> Compiler:
-    """The compiler for `target` (`host`, a bare core or a Linux computer), or exactly the one that `prefer` names.
+def find_compiler(target: BuildTarget, prefer: str | None = None) -> Compiler:
+    """The compiler for `target`, or exactly the one that `prefer` names.
 
     On the host the variable CC comes first, as everywhere.
 
     Raises:
-        ToolchainError: there is none.
+        ToolchainError: there is none, or the preferred one cannot build for the target.
 
-    >>> find_compiler("host").target
+    >>> find_compiler(HOST).target
     'host'
     """
-    known = (HOST, *CORTEX_M_TARGETS, *RISCV_TARGETS, *AARCH64_TARGETS, *LINUX_TARGETS)
-    if target not in known:
-        raise ToolchainError(f"A target must be one of {', '.join(known)}, but found {target!r}; choose one of them.")
-    for name in (prefer,) if prefer else _candidates(target):
-        command = _command(name)
+    candidates = (prefer,) if prefer else _candidates(target)
+    for name in candidates:
+        flags, command = target.flags(name), _command(name)
+        if not flags:
+            raise ToolchainError(
+                f"C for {target.name} must be built by {' or '.join(target.compilers)}, but {name!r} was named; name one of them."
+            )
         if command:
-            style = "ziglang" if name == "ziglang" else "gcc"
-            version = _version(name, command)
-            return Compiler(name=name, version=version, target=target, command=command, flags=_flags(target, style))
-    wanted = prefer or ", ".join(_candidates(target))
+            return Compiler(name=name, version=_version(name, command), target=target.name, command=command, flags=flags)
     raise ToolchainError(
-        f"Building C for {target} needs one of these compilers: {wanted}, but none was found; "
+        f"Building C for {target.name} needs one of these compilers: {', '.join(candidates)}, but none was found; "
         "install one with: pip install 'hwsearch[mcu]' (it brings ziglang)."
     )
 
 
-def _candidates(target: str) -> tuple[str, ...]:
-    if target in LINUX_TARGETS or target in RISCV_TARGETS or target in AARCH64_TARGETS:
-        return ("ziglang",)
-    if target in CORTEX_M_TARGETS:
-        return ("arm-none-eabi-gcc", "ziglang")
-    return (os.environ["CC"],) if os.environ.get("CC") else ("cc", "gcc", "clang", "ziglang")
+def _candidates(target: BuildTarget) -> tuple[str, ...]:
+    named = os.environ.get("CC")
+    return (named,) if named and target == HOST else target.compilers
 
 
 def _command(name: str) -> tuple[str, ...]:
     """How to call a compiler; empty if it is not installed."""
-    if name == "ziglang":
-        return (sys.executable, "-m", "ziglang", "cc") if importlib.util.find_spec("ziglang") else ()
+    if name == ZIG:
+        return (sys.executable, "-m", "ziglang", "cc") if importlib.util.find_spec(ZIG) else ()
     words = tuple(shlex.split(name))
     return words if shutil.which(words[0]) else ()
 
@@ -169,7 +86,7 @@ def _version(name: str, command: tuple[str, ...]) -> str:
     zig's own number comes first, since clang's does not tell which run-time library and driver were used.
     """
     clang_or_gcc = _run((*command, "--version"), "ask for the version of").splitlines()[0].split("(http")[0].strip()
-    if name == "ziglang":
+    if name == ZIG:
         return f"{_run((*command[:-1], 'version'), 'ask for the version of').strip()} ({clang_or_gcc})"
     return clang_or_gcc
 
@@ -191,11 +108,11 @@ def build_elf(
     Raises:
         ToolchainError: the compiler refuses the sources.
     """
-    script = in_cache("link", _LINKER_SCRIPT.encode(), "bare.ld")
+    script = in_cache("link", LINKER_SCRIPT.encode(), "bare.ld")
     roots = [f"-Wl,-u,{symbol}" for symbol in keep]
     # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
     linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
-    linking += [] if compiler.name == "ziglang" else ["-nostartfiles"]
+    linking += [] if compiler.name == ZIG else ["-nostartfiles"]
     options = _options(compiler, includes, macros)
     with tempfile.TemporaryDirectory() as folder:
         objects = [Path(folder) / f"{number}.o" for number in range(len(sources))]

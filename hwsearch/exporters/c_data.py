@@ -47,7 +47,7 @@ def _tail(model: IntegerModel, program: Program, costs_ns: Sequence[int]) -> Ite
     if program.gate:
         gate = "&gate"
         yield f"static const HW_LINE hw_segment gate = {_segment(program.gate, 'steps_gate')};"
-    elif len(program.segments) > 1:
+    elif program.decides:
         thresholds = "thresholds"
         # A margin is never negative, so a threshold below zero is one of zero.
         values = _uint64([max(0, threshold) for threshold in model.thresholds])

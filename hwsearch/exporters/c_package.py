@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from hwsearch.exporters.c_data import GENERATED, data_source, input_step_text, selftest_source
 from hwsearch.exporters.program import Program, plan_program
-from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.cost import Cost
 from hwsearch.integers.execute import Execution
 from hwsearch.integers.integer_model import Codes, IntegerModel
@@ -200,13 +199,7 @@ def _readme_head(model: IntegerModel, program: Program, notes: PackageNotes) -> 
 
 
 def _readme_entries(model: IntegerModel, notes: PackageNotes) -> Iterator[str]:
-    policies = {
-        PolicyKind.STATIC: "One configuration runs for every input.",
-        PolicyKind.GATE: "A small network picks the entry for each input.",
-        PolicyKind.CASCADE: "Entries run in order until one is confident; an entry's price includes those before it.",
-        PolicyKind.EXIT: "The network stops at the first confident exit; an entry's price includes what ran before it.",
-    }
-    yield f"{policies[model.menu.kind]} No input costs more than the largest price below.\n"
+    yield f"{model.menu.kind.description} No input costs more than the largest price below.\n"
     yield "| entry | ends at | latency |\n| --- | --- | --- |"
     for index, (entry, cost) in enumerate(zip(model.menu.entries, notes.paths, strict=True)):
         yield f"| {index} | {entry.exit or 'the end'} | {cost.latency_us / 1000:.4g} ms |"

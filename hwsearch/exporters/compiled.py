@@ -8,16 +8,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hwsearch.emulation.cycles import CORES, CORTEX_M4
+from hwsearch.emulation.build_target import HOST, ZIG
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
 from hwsearch.emulation.emulator import EmulatedCore
-from hwsearch.emulation.toolchain import HOST, build_elf, build_shared, find_compiler
+from hwsearch.emulation.known_cores import CORES
+from hwsearch.emulation.toolchain import build_elf, build_shared, find_compiler
 from hwsearch.exporters.c_package import package_includes, package_sources
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import ProfileHeader
 from hwsearch.integers.execute import Execution
 from hwsearch.integers.integer_model import Codes
 from hwsearch.kernels.runtime import ENTRY_POINTS
-from hwsearch.measuring.targets import flash_timing
+from hwsearch.measuring.targets.emulator import flash_timing
 
 RUN, RUN_BETWEEN = "hw_model_run", "hw_model_run_between"
 
@@ -55,10 +57,10 @@ class EmulatedPackage:
     """The package cross-compiled and loaded into the emulated core of a profile, or a Cortex-M4 where it has none."""
 
     def __init__(self, folder: Path, network: Network, header: ProfileHeader) -> None:
-        measured_with_zig = header.library.compiler.startswith("ziglang")
-        timing = CORES.get(header.device.core, CORTEX_M4)
-        self.core = timing.name.partition(",")[0]
-        self.compiler = find_compiler(timing.processor, "ziglang" if measured_with_zig else None)
+        measured_with_zig = header.library.compiler_name == ZIG
+        core = CORES.get(header.device.core, CORTEX_M4)
+        self.core = core.name
+        self.compiler = find_compiler(core.build_target, ZIG if measured_with_zig else None)
         same_core = header.device.core in CORES and header.counter.unit == "cycles"
         self.is_priced_core = same_core and not header.library.published
         self._classes = network.output.out_channels
@@ -70,7 +72,7 @@ class EmulatedPackage:
                 includes=package_includes(folder),
                 keep=(*ENTRY_POINTS, "hw_model_cost_ns"),
             )
-            self._core = EmulatedCore(elf, core=timing, flash=flash_timing(header.memory))
+            self._core = EmulatedCore(elf, core=core, flash=flash_timing(header.memory))
         self._input = self._core.reserve(int(np.prod(network.input_shape)))
         self._logits = self._core.reserve(4 * self._classes)
 

@@ -17,7 +17,6 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from hwsearch.errors import BundleError
 from hwsearch.exporters.onnx_ops import PACKED_TYPES, GraphWriter, OpPlace, write_op
 from hwsearch.exporters.program import entry_constants
-from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT
 from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
 
@@ -30,10 +29,10 @@ def build_onnx(model: IntegerModel) -> ModelProto:
     _check_widths(model)
     graph = GraphWriter()
     codes = _input_codes(graph, model)
-    if model.menu.kind is PolicyKind.GATE:
+    if model.menu.kind.has_controller:
         outcome = _chosen(graph, model, codes, _gate_decision(graph, model, codes), 0)
     else:
-        outcome = _escalating(graph, model, {INPUT: codes}, 0)
+        outcome = _escalating(graph, model, {INPUT: codes}, 0 if model.menu.kind.escalates else len(model.entries) - 1)
     for name, result in zip(("logits", "entry"), outcome, strict=True):
         graph.nodes.append(helper.make_node("Identity", [result], [name], name=name))
     inputs = [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, *model.network.input_shape])]
@@ -163,7 +162,7 @@ def _chosen(graph: GraphWriter, model: IntegerModel, codes: str, choice: str, in
 
 
 def _escalating(graph: GraphWriter, model: IntegerModel, values: Mapping[str, str], index: int) -> Outcome:
-    """Entry `index`; below its threshold, what comes after it. A static model is the case of one entry.
+    """Entry `index`; below its threshold, what comes after it. Where nothing escalates, the last is all.
 
     `values` are the codes that exist already: with exits those of the trunk so far, in a cascade the input alone.
     """
@@ -174,7 +173,7 @@ def _escalating(graph: GraphWriter, model: IntegerModel, values: Mapping[str, st
         return logits, _entry_constant(inside, index)
     stop, go_on = graph.subgraph(f"stop{index}/"), graph.subgraph(f"above{index}/")
     kept = stop.node("Identity", [logits], "logits"), _entry_constant(stop, index)
-    passed_on = known if model.menu.kind is PolicyKind.EXIT else values
+    passed_on = known if model.menu.kind.shares_trunk else values
     branches = (stop, kept), (go_on, _escalating(go_on, model, passed_on, index + 1))
     return _if(graph, model, _is_confident(inside, model, logits, index), index, branches)
 

@@ -13,7 +13,7 @@ codes and their order are exact, because ONNX Runtime's int64 `Max`, `Min` and `
 (microsoft/onnxruntime pull request 25280).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,17 +97,9 @@ class OpPlace:
 def write_op(graph: GraphWriter, place: OpPlace) -> str:
     """Append an operation; returns the name of its uint8 codes, or of its int32 logits `[1, classes]`."""
     op = place.op
-    if op.kind is OpKind.MAX_POOL:
-        return _max_pool(graph, place)
-    if op.has_weights:
-        total = _weighted_sum(graph, place)
-        return _requantized(graph, place, total) if place.constants.multiplier.size else _logits(graph, place, total)
-    if op.kind is OpKind.ADD:
-        return _finished(graph, place, _scaled_inputs(graph, place))
-    if op.kind in (OpKind.AVG_POOL, OpKind.REQUANTIZE):
-        total = _window_sum(graph, place) if op.kind is OpKind.AVG_POOL else _centered(graph, place, 0)
-        return _requantized(graph, place, total)
-    raise BundleError(f"An exported operation must be one the integer reference defines, but {op.name} is {op.kind}; remove it.")
+    if op.kind not in ONNX_OPS:
+        raise BundleError(f"An exported operation must be one that a network may hold, but {op.name} is {op.kind}; remove it.")
+    return ONNX_OPS[op.kind](graph, place)
 
 
 def _weighted_sum(graph: GraphWriter, place: OpPlace) -> str:
@@ -146,7 +138,7 @@ def _weights(graph: GraphWriter, place: OpPlace) -> str:
 
 def _onnx_order(op: Op, codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """`[out, kh, kw, in]` to ONNX's `[out, in, kh, kw]`, or to `[in, out]` with inputs in (C, H, W) order for a linear."""
-    if op.kind is not OpKind.LINEAR:
+    if not op.kind.traits.reads_vector:
         return codes.transpose(0, 3, 1, 2)
     if len(op.in_shape) == 1:
         return codes.reshape(op.out_channels, -1).T
@@ -158,7 +150,7 @@ def _product(graph: GraphWriter, place: OpPlace, weights: str, name: str, groups
     """int32 sums of (q - z) * weight."""
     op = place.op
     zero = graph.uint8(place.constants.input_zero[0])
-    if op.kind is not OpKind.LINEAR:
+    if not op.kind.traits.reads_vector:
         attributes = _window(op) | {"group": op.groups if groups is None else groups}
         return graph.node("ConvInteger", [place.inputs[0], weights, zero], f"{op.name}/{name}", attributes)
     flat = place.inputs[0]
@@ -170,7 +162,7 @@ def _product(graph: GraphWriter, place: OpPlace, weights: str, name: str, groups
 def _ones_product(graph: GraphWriter, place: OpPlace) -> str:
     """int32 sums of q - z over what each output reads: one channel if all outputs read the same inputs."""
     op = place.op
-    if op.kind is OpKind.LINEAR:
+    if op.kind.traits.reads_vector:
         shape: tuple[int, ...] = (op.reduction, 1)
     else:
         shape = (1 if op.groups == 1 else op.out_channels, op.in_shape[0] // op.groups, *op.kernel)
@@ -190,6 +182,23 @@ def _ones(graph: GraphWriter, shape: tuple[int, ...]) -> str:
 def _window(op: Op) -> dict[str, list[int]]:
     rows, columns = op.padding
     return {"kernel_shape": list(op.kernel), "strides": list(op.stride), "pads": [rows, columns, rows, columns]}
+
+
+def _weighted(graph: GraphWriter, place: OpPlace) -> str:
+    total = _weighted_sum(graph, place)
+    return _requantized(graph, place, total) if place.constants.multiplier.size else _logits(graph, place, total)
+
+
+def _add(graph: GraphWriter, place: OpPlace) -> str:
+    return _finished(graph, place, _scaled_inputs(graph, place))
+
+
+def _avg_pool(graph: GraphWriter, place: OpPlace) -> str:
+    return _requantized(graph, place, _window_sum(graph, place))
+
+
+def _requantize(graph: GraphWriter, place: OpPlace) -> str:
+    return _requantized(graph, place, _centered(graph, place, 0))
 
 
 def _max_pool(graph: GraphWriter, place: OpPlace) -> str:
@@ -252,3 +261,14 @@ def _logits(graph: GraphWriter, place: OpPlace, accumulator: str) -> str:
 
 
 _TO_INT64 = {"to": TensorProto.INT64}
+
+ONNX_OPS: Mapping[OpKind, Callable[[GraphWriter, OpPlace], str]] = {
+    OpKind.CONV2D: _weighted,
+    OpKind.DEPTHWISE_CONV2D: _weighted,
+    OpKind.LINEAR: _weighted,
+    OpKind.ADD: _add,
+    OpKind.MAX_POOL: _max_pool,
+    OpKind.AVG_POOL: _avg_pool,
+    OpKind.REQUANTIZE: _requantize,
+}
+"""Every kind that a network may hold, so all but those that decide."""

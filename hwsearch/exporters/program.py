@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hwsearch.errors import BundleError
-from hwsearch.graph.menu import PolicyKind
+from hwsearch.graph.controllers import DECISION, argmax_op
 from hwsearch.graph.network import INPUT, MemoryPlan
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.integers.integer_model import IntegerModel, OpConstants, StoredWeights
 from hwsearch.kernels.catalogue import Kernel, kernel
 from hwsearch.kernels.layout import memory_plan
-from hwsearch.pricing.cost_model import GATE_BITS, argmax_op
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +41,20 @@ class Segment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """Everything the C package executes. `segments[k]` belongs to menu entry k."""
+    """Everything the C package executes. `segments[k]` belongs to menu entry k; `decides`: logits pick the entry."""
 
     segments: tuple[Segment, ...]
     gate: Segment | None
     arena_bytes: int
+    decides: bool
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
         """Every function that the program calls, once, by symbol; that of the policy's decision included."""
         parts = self.segments if self.gate is None else (*self.segments, self.gate)
         found = {step.kernel.symbol: step.kernel for part in parts for step in part.steps}
-        if len(self.segments) > 1:
-            decision = kernel(argmax_op(len(self.segments)), Precision(0, GATE_BITS))
+        if self.decides:
+            decision = kernel(argmax_op(len(self.segments)), DECISION)
             found[decision.symbol] = decision
         return tuple(found[symbol] for symbol in sorted(found))
 
@@ -64,21 +64,24 @@ def plan_program(model: IntegerModel, isa: str = "") -> Program:
     menu, network = model.menu, model.network
     runs = menu.runs(network)
     plans = [memory_plan(network, ops, entry.assignment, isa) for ops, entry in zip(runs, menu.entries[: len(runs)], strict=True)]
-    # With exits there is one plan for all entries, otherwise one for each.
-    plan_of = [plans[0 if menu.kind is PolicyKind.EXIT else index] for index in range(len(menu.entries))]
+    # On a shared trunk there is one plan for all entries, otherwise one for each.
+    plan_of = [plans[0 if menu.kind.shares_trunk else index] for index in range(len(menu.entries))]
     segments = tuple(_segment(model, index, ops, plan_of[index]) for index, ops in enumerate(menu.segments(network)))
     gate = _gate_program(model, isa)
     arenas = [plan.arena_bytes for plan in plans] + ([gate.arena_bytes] if gate else [])
-    return Program(segments=segments, gate=gate.segments[0] if gate else None, arena_bytes=max(arenas))
+    return Program(
+        segments=segments, gate=gate.segments[0] if gate else None, arena_bytes=max(arenas),
+        decides=menu.kind.has_controller or menu.kind.escalates,
+    )  # fmt: skip
 
 
 def entry_constants(model: IntegerModel, index: int) -> Mapping[str, OpConstants]:
-    """Constants of what entry `index` runs; with exits there is one network, whose last entry has all of them."""
-    return model.entries[-1 if model.menu.kind is PolicyKind.EXIT else index].constants
+    """Constants of what entry `index` runs; on a shared trunk the last entry has all of them."""
+    return model.entries[-1 if model.menu.kind.shares_trunk else index].constants
 
 
 def _gate_program(model: IntegerModel, isa: str) -> Program | None:
-    if (model.menu.kind is PolicyKind.GATE) != (model.gate is not None):
+    if model.menu.kind.has_controller != (model.gate is not None):
         raise BundleError(
             f"A model must hold a gate exactly if its policy is one, but its policy is {model.menu.kind} and it holds "
             f"{'none' if model.gate is None else 'one'}; finalize it again."

@@ -14,6 +14,7 @@ from hwsearch.exporters.bundle import C_FOLDER_NAME, ONNX_FILE, Bundle, Vectors
 from hwsearch.exporters.compiled import EmulatedPackage, HostPackage
 from hwsearch.exporters.onnx_model import run_onnx
 from hwsearch.exporters.program import plan_program
+from hwsearch.graph.controllers import controller_of
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.profile import HardwareProfile, load_profile
 from hwsearch.integers.execute import Execution, run_model
@@ -107,9 +108,18 @@ def _contents(subject: _Subject) -> Iterator[Check]:
     entries = len(model.menu.entries)
     yield Check(
         name="model is the one described",
-        ok=model.menu == manifest.menu and tuple(model.thresholds) == manifest.thresholds,
+        ok=model.menu == manifest.menu and tuple(model.thresholds) == manifest.thresholds and _has_its_policy(subject),
         detail=f"{model.menu.kind} with {entries} {'entry' if entries == 1 else 'entries'}",
     )
+
+
+def _has_its_policy(subject: _Subject) -> bool:
+    """The model's kind and its gate are those of a policy of the manifest's shape, which is the one that is priced."""
+    gate, model, shape = subject.model.gate, subject.model, subject.bundle.manifest.policy
+    if model.menu.kind is not shape.kind:
+        return False
+    wanted = controller_of(shape, model.network.input_shape, len(model.menu.entries))
+    return (gate.network.ops if gate else None) == (wanted.ops if wanted else None)
 
 
 def _arithmetic(subject: _Subject) -> Iterator[Check]:
@@ -136,8 +146,10 @@ def _same(subject: _Subject, name: str, found: Execution, by: str = "") -> Check
 def _prices(subject: _Subject) -> Iterator[Check]:
     """The prices in the manifest are those of the exported model."""
     model, manifest = subject.model, subject.bundle.manifest
-    gate = model.gate.network if model.gate else None
-    priced = CostModel(model.network, subject.profile).paths(model.menu, gate)
+    if not _has_its_policy(subject):
+        yield Check(name="price of every entry", ok=False, detail="the model's policy is not the one described")
+        return
+    priced = CostModel(model.network, subject.profile).paths(model.menu, manifest.policy)
     error = max(_relative(new, old) for new, old in zip(priced, manifest.paths, strict=True))
     latencies = ", ".join(f"{cost.latency_us / 1000:.4g}" for cost in priced)
     yield Check(

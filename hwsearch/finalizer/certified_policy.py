@@ -46,16 +46,16 @@ def fold(supernet: Supernet, menu: Menu, task: Task) -> Folded:
     supernet.eval()
     last = len(menu.entries) - 1
     paths = [
-        (entry.assignment, menu.exits_passed(last if menu.kind is PolicyKind.EXIT else index))
+        (entry.assignment, menu.exits_passed(last if menu.kind.shares_trunk else index))
         for index, entry in enumerate(menu.entries)
     ]
     known = {path: estimate_statistics(supernet, path[0], task.train.images, exits=path[1]) for path in dict.fromkeys(paths)}
     statistics = [known[path] for path in paths]
-    # a gate is fitted to the entries' integer answers, so they are folded first, as a cascade would be
-    ungated = replace(menu, kind=PolicyKind.CASCADE) if menu.kind is PolicyKind.GATE else menu
-    thresholds = [] if menu.kind is PolicyKind.STATIC else [0.0] * (len(menu.entries) - 1)
-    model = fold_model(supernet, ungated, statistics, thresholds=thresholds)
-    if menu.kind is PolicyKind.GATE:
+    # a controller is fitted to the entries' integer answers, so they are folded first, as a cascade would be
+    bare = replace(menu, kind=PolicyKind.CASCADE) if menu.kind.has_controller else menu
+    thresholds = [0.0] * (len(menu.entries) - 1) if bare.kind.escalates else []
+    model = fold_model(supernet, bare, statistics, thresholds=thresholds)
+    if menu.kind.has_controller:
         model = replace(model, menu=menu, thresholds=())
     search, calibration = supernet.encode(task.search_split.images), supernet.encode(task.calibration_split.images)
     return Folded(

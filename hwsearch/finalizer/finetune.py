@@ -24,13 +24,12 @@ from hwsearch.finalizer.cgmq import Chain, Gates, Levels
 from hwsearch.finalizer.gated_training import GatedRun, GatedTraining, GateSchedule, Teacher
 from hwsearch.finalizer.limits import Choice, Limits, Problem, choice_of, choices_of, find_floor, limits_of
 from hwsearch.finalizer.sensitivity import Judgement, Meter, best_levels, gap_note, measure_chains, summed_latency
-from hwsearch.graph.menu import Menu, PolicyKind
+from hwsearch.graph.menu import Menu
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget
 from hwsearch.integers.execute import run_model
 from hwsearch.integers.integer_model import IntegerModel
-from hwsearch.predictors.gate import gate_graph
 from hwsearch.pricing.copies import with_copies
 from hwsearch.pricing.cost_model import CostModel
 from hwsearch.pricing.feasibility import require_reachable
@@ -81,8 +80,8 @@ def finalize(
     )  # fmt: skip
     trained = _train(job, supernet, teacher_of(float_model, supernet, space, task))
     # Training held the limits without copies; they make every path faster within the same limit on flash.
-    menu = with_copies(trained.menu, costs, budget.flash_bytes, problem.gate)
-    paths = costs.paths(menu, problem.gate)
+    menu = with_copies(trained.menu, costs, budget.flash_bytes, point.shape)
+    paths = costs.paths(menu, point.shape)
     folded = fold(trained.supernet, menu, task)
     certified = certify(folded, point.shape, task, Mean(paths=paths, budget=budget), seed=seed, delta=delta)
     if not budget.is_met(certified.cost):
@@ -103,9 +102,7 @@ def finalize(
 
 def problem_of(point: FrontPoint, space: SearchSpace, costs: CostModel, budget: Budget) -> Problem:
     """The menus among which a front point is finalized."""
-    gated = point.menu.kind is PolicyKind.GATE
-    gate = gate_graph(point.shape, space.network.input_shape, len(point.menu.entries)) if gated else None
-    return Problem(menu=point.menu, space=space, costs=costs, budget=budget, gate=gate)
+    return Problem(menu=point.menu, shape=point.shape, space=space, costs=costs, budget=budget)
 
 
 def teacher_of(float_model: nn.Module | None, supernet: Supernet, space: SearchSpace, task: Task) -> Teacher:
@@ -169,7 +166,7 @@ class _Job:
     def judge(self, supernet: Supernet, gates: Gates) -> Judgement:
         """All entries on the search split, averaged."""
         meter, menu = Meter(supernet=supernet, task=self.task), self.problem.with_choices(self.choices(gates))
-        if menu.kind is PolicyKind.EXIT:
+        if menu.kind.shares_trunk:
             return meter.judge(menu.entries[-1].assignment, self.problem.exits)
         found = [meter.judge(entry.assignment, (entry.exit,)) for entry in menu.entries]
         return Judgement(errors=float(np.mean([one.errors for one in found])), loss=float(np.mean([one.loss for one in found])))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hwsearch.finalizer.cgmq import Excess, Gates, Rule, Table, settle, update
 from hwsearch.finalizer.limits import Choice, choices_of
-from hwsearch.graph.menu import Menu, PolicyKind
+from hwsearch.graph.menu import Menu
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.progress import Progress
@@ -144,7 +144,7 @@ class GatedRun:
     def exits(self, column: int) -> tuple[str, ...]:
         """Exits whose logits a column learns."""
         last = len(self.menu.entries) - 1
-        return self.menu.exits_passed(last if self.menu.kind is PolicyKind.EXIT else column)
+        return self.menu.exits_passed(last if self.menu.kind.shares_trunk else column)
 
 
 class GatedTraining:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from hwsearch.errors import InfeasibleBudget
 from hwsearch.finalizer.cgmq import Chain, Excess, Levels
-from hwsearch.graph.menu import Menu, PolicyKind
-from hwsearch.graph.network import Network
+from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
@@ -29,19 +28,19 @@ Choice = Mapping[str, Precision]
 class Problem:
     """Menus of one kind and number of entries, how they are priced, and the budget they must meet.
 
-    `menu` gives the kind and the exits; `gate` is the gate's network if the kind has one.
+    `menu` gives the kind and the exits; `shape` is the policy's.
     """
 
     menu: Menu
+    shape: PolicyShape
     space: SearchSpace
     costs: CostModel
     budget: Budget
-    gate: Network | None
 
     @property
     def columns(self) -> int:
-        """Sets of gates a menu needs: one per entry, but a single one for exits, whose entries share an assignment."""
-        return 1 if self.menu.kind is PolicyKind.EXIT else len(self.menu.entries)
+        """Sets of gates a menu needs: one per entry, but a single one where the entries share an assignment."""
+        return 1 if self.menu.kind.shares_trunk else len(self.menu.entries)
 
     @property
     def exits(self) -> tuple[str, ...]:
@@ -57,7 +56,7 @@ class Problem:
 
     def paths(self, choices: Sequence[Choice]) -> tuple[Cost, ...]:
         """Price of the whole inference ending at each entry."""
-        return self.costs.paths(self.with_choices(choices), self.gate)
+        return self.costs.paths(self.with_choices(choices), self.shape)
 
     def unit_prices(self) -> dict[str, list[UnitPrice]]:
         """What each precision of each unit adds to the longest inference."""
@@ -112,7 +111,7 @@ class Limits:
         """Reduce a number per path, `[paths]`, over the paths that each column runs on, `[columns]`."""
         if self.problem.columns == 1:
             return np.array([fold.reduce(of_paths)])
-        if self.problem.menu.kind is PolicyKind.CASCADE:  # entry k runs on its own path and on every later one
+        if self.problem.menu.kind.escalates:  # entry k runs on its own path and on every later one
             return np.asarray(fold.accumulate(of_paths[::-1])[::-1])
         return of_paths
 
@@ -142,7 +141,7 @@ def limits_of(problem: Problem, floor: Choice, shares: Sequence[float]) -> Limit
     Where the floor is slower than the point, the promise is the floor's latency. If even the floor would break a mean limit
     at these shares, training reckons with all inputs at the first entry.
     """
-    start = problem.costs.paths(problem.menu, problem.gate)
+    start = problem.costs.paths(problem.menu, problem.shape)
     least = problem.paths([floor] * problem.columns)
     return Limits(
         problem=problem,

@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from hwsearch.graph.menu import PolicyKind, PolicyShape
+from hwsearch.graph.menu import PolicyShape
 from hwsearch.hardware.cost import Cost
 from hwsearch.integers.execute import run_entry
 from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
 from hwsearch.integers.reference import argmax
-from hwsearch.predictors.policy import EntryResults, fit_policy
+from hwsearch.predictors.fitted import EntryResults
+from hwsearch.predictors.policy import fit_policy
 from hwsearch.predictors.threshold import fit_thresholds
 from hwsearch.quantizers.fold import integer_threshold
 from hwsearch.quantizers.uniform import InputQuantizer
@@ -26,7 +27,7 @@ from hwsearch.tasks.task import Split
 
 RUNGS = 20
 _NEVER = 2**29
-"""What is taken off a gate's output so that it never wins: more than any gate's outputs differ by, and far inside int32."""
+"""What is taken off a controller's output so that it never wins: more than outputs differ by, and far inside int32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -40,7 +41,7 @@ class Answers:
     def of(cls, model: IntegerModel, codes: Codes) -> "Answers":
         """Run every entry on all images, whatever the policy would choose."""
         entries = model.menu.entries
-        if model.menu.kind is PolicyKind.EXIT:  # one pass gives all exits
+        if model.menu.kind.shares_trunk:  # one pass gives all exits
             last = len(entries) - 1
             by_exit = run_entry(model, last, codes, model.menu.exits_passed(last))
             return cls(codes=codes, logits=np.stack([by_exit[entry.exit] for entry in entries]))
@@ -70,10 +71,10 @@ def entry_results(model: IntegerModel, answers: Answers, split: Split, paths: Se
 def decisions(model: IntegerModel, answers: Answers) -> NDArray[np.int64]:
     """The entry at which each image's inference ends under the model's policy, int64 `[N]`; the model's own rule."""
     last = len(model.menu.entries) - 1
-    if model.menu.kind is PolicyKind.STATIC:
-        return np.zeros(len(answers.codes), dtype=np.int64)
     if model.gate is not None:
         return argmax(run_entry(model.gate, 0, answers.codes)[""])[0]
+    if not model.menu.kind.escalates:
+        return np.full(len(answers.codes), last, dtype=np.int64)
     stops = np.ones((len(answers.codes), last + 1), dtype=bool)
     stops[:, :-1] = answers.margins[:, :-1] >= np.array(model.thresholds)
     return np.asarray(stops.argmax(axis=1), dtype=np.int64)
@@ -86,13 +87,10 @@ def build_ladder(
 
     `model` needs no policy yet; `quantizer` is that of its input.
     """
-    if shape.kind is PolicyKind.STATIC:
-        return (model,)
-    if shape.kind is PolicyKind.GATE:
-        policy = fit_policy(shape, results, input_quantizer=quantizer, seed=seed)
-        assert policy.gate is not None
-        return _gate_ladder(replace(model, gate=policy.gate.integer_model()), answers, results.relative_latencies)
-    return _threshold_ladder(model, shape, results)
+    if shape.kind.has_controller:
+        controller = fit_policy(shape, results, input_quantizer=quantizer, seed=seed).controller()
+        return _controller_ladder(replace(model, gate=controller), answers, results.relative_latencies)
+    return _threshold_ladder(model, shape, results) if shape.kind.escalates else (model,)
 
 
 def _threshold_ladder(model: IntegerModel, shape: PolicyShape, results: EntryResults) -> tuple[IntegerModel, ...]:
@@ -106,8 +104,10 @@ def _threshold_ladder(model: IntegerModel, shape: PolicyShape, results: EntryRes
     return tuple(replace(model, thresholds=tuple(int(one) for one in row)) for row in rows)
 
 
-def _gate_ladder(model: IntegerModel, answers: Answers, relative_latencies: NDArray[np.float64]) -> tuple[IntegerModel, ...]:
-    """What each unit of latency above the first entry's is charged falls from more than any gate could win to nothing."""
+def _controller_ladder(
+    model: IntegerModel, answers: Answers, relative_latencies: NDArray[np.float64]
+) -> tuple[IntegerModel, ...]:
+    """What each unit of latency above the first entry's is charged falls from more than any controller could win to nothing."""
     assert model.gate is not None
     scores = run_entry(model.gate, 0, answers.codes)[""].astype(np.float64)  # [N, K]
     above = relative_latencies[1:] - relative_latencies[0]

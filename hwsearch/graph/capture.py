@@ -23,7 +23,7 @@ from hwsearch.errors import NetworkError
 from hwsearch.graph.aten import Call, ExportReader, OpParameters
 from hwsearch.graph.aten_calls import READERS
 from hwsearch.graph.network import Network
-from hwsearch.graph.op import Activation, Op, OpKind
+from hwsearch.graph.op import Activation, Op
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,10 +107,6 @@ def _place_in_model(model: nn.Module, error: Exception) -> str:
     return place
 
 
-_TAKES_BATCH_NORM = frozenset({OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.LINEAR})
-_TAKES_ACTIVATION = _TAKES_BATCH_NORM | {OpKind.ADD}
-
-
 def _fused(calls: list[Call]) -> tuple[list[Op], dict[str, OpParameters]]:
     """Operations with batch norms and activations joined to the operation whose only reader they are."""
     readers = Counter(source for call in calls for source in call.op.inputs)
@@ -136,13 +132,13 @@ def _fused(calls: list[Call]) -> tuple[list[Op], dict[str, OpParameters]]:
 
 
 def _joins_activation(call: Call, producer: Op | None) -> bool:
-    if call.op.kind is not OpKind.REQUANTIZE or producer is None:
+    if call.op.activation is Activation.NONE or producer is None:
         return False
-    return producer.kind in _TAKES_ACTIVATION and producer.activation is Activation.NONE
+    return producer.kind.traits.takes_activation and producer.activation is Activation.NONE
 
 
 def _with_batch_norm(call: Call, producer: Op | None) -> Op:
-    joins = producer is not None and producer.kind in _TAKES_BATCH_NORM
+    joins = producer is not None and producer.has_weights
     if not joins or producer is None or producer.batch_norm or producer.activation is not Activation.NONE:
         raise NetworkError(
             f"A batch norm must directly follow a convolution or linear layer that nothing else reads, but {call.op.name} "
@@ -159,7 +155,7 @@ def _joined(own: OpParameters, call: Call) -> OpParameters:
 def _check_logits(network: Network) -> None:
     last = network.output
     wide = [size for size in last.out_shape[1:] if size != 1]
-    if last.kind not in (OpKind.LINEAR, OpKind.CONV2D) or last.activation is not Activation.NONE or wide:
+    if not last.kind.traits.gives_logits or last.activation is not Activation.NONE or wide:
         raise NetworkError(
             f"A network must end in a linear layer (or a convolution to one pixel) that gives one logit per class, but ends in "
             f"{last.name} ({last.kind}, activation {last.activation}, output {last.out_shape}); let the linear layer be the last."

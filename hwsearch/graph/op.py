@@ -1,6 +1,7 @@
 """One priced operation of a network, with its shapes."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,11 +22,45 @@ class OpKind(StrEnum):
     """The decision of a policy: best and second-best logit."""
 
     @property
+    def traits(self) -> "Traits":
+        return _TRAITS[self]
+
+    @property
     def has_weights(self) -> bool:
-        return self in _WEIGHTED
+        return _TRAITS[self].has_weights
 
 
-_WEIGHTED = frozenset({OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.LINEAR})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a graph must know of a kind of operation; what it computes is told by `integers/ops/<kind>.py`."""
+
+    n_inputs: int = 1
+    has_weights: bool = False
+    """A batch norm may be fused into these, and into no others: it scales their weights."""
+    reads_vector: bool = False
+    """Its input, whatever the shape, is one vector of features, in (height, width, channel) order."""
+    takes_activation: bool = False
+    """Whether an activation that follows may be fused into it."""
+    gives_logits: bool = False
+    """Whether a network may end in it."""
+    keeps_sign: bool = False
+    """Outputs are never negative where inputs never are."""
+    passes_codes: bool = False
+    """Outputs are codes of the input, with its width, step and zero point."""
+    decides: bool = False
+    """It reads logits and chooses between menu entries; no operation of a network, so never trained."""
+
+
+_TRAITS: Mapping[OpKind, Traits] = {
+    OpKind.CONV2D: Traits(has_weights=True, takes_activation=True, gives_logits=True),
+    OpKind.DEPTHWISE_CONV2D: Traits(has_weights=True, takes_activation=True),
+    OpKind.LINEAR: Traits(has_weights=True, reads_vector=True, takes_activation=True, gives_logits=True),
+    OpKind.ADD: Traits(n_inputs=2, takes_activation=True, keeps_sign=True),
+    OpKind.MAX_POOL: Traits(keeps_sign=True, passes_codes=True),
+    OpKind.AVG_POOL: Traits(keeps_sign=True),
+    OpKind.REQUANTIZE: Traits(keeps_sign=True),
+    OpKind.ARGMAX: Traits(decides=True),
+}
 
 
 class Activation(StrEnum):
@@ -78,9 +113,10 @@ class Op:
     @property
     def reduction(self) -> int:
         """Products summed into one output element."""
-        if self.kind is OpKind.LINEAR:
+        traits = self.kind.traits
+        if traits.reads_vector:
             return math.prod(self.in_shape)
-        if self.has_weights:
+        if traits.has_weights:
             return self.kernel[0] * self.kernel[1] * self.in_shape[0] // self.groups
         return 0
 

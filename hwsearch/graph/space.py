@@ -18,9 +18,10 @@ import networkx as nx
 
 from hwsearch.errors import SpaceError
 from hwsearch.files import data_folders, find_named
+from hwsearch.graph.controllers import attach_exits
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, Network
-from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space_file import RuleTable, SpaceTable, read_space_file
 
@@ -29,8 +30,6 @@ NETWORKS_FILE = Path(__file__).parent / "reference_networks.jsonl"
 
 INPUT_REASON = "the network's input arrives as 8-bit codes"
 LOGITS_REASON = "logits decide the class and the policy, and their layer is small"
-EXIT_GRID = 2
-"""Side of the map that an exit head's linear layer reads; 1 where the feature map has no 2 rows or columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,47 +124,6 @@ def _for_op(op: Op, precision: Precision) -> Precision:
     return precision if op.has_weights else precision.without_weights()
 
 
-# --- exits ------------------------------------------------------------------------------------------------------------
-
-
-def attach_exits(network: Network, after: Iterable[str]) -> Network:
-    """The network with a head after each named trunk operation: average pooling to 2x2 and a linear layer to the classes.
-
-    Heads are called `exit1`, `exit2`, ... in execution order, their operations `exit1.pool` and `exit1.fc`.
-    """
-    wanted = tuple(after)
-    for name in wanted:
-        if name not in network or network[name].exit or network[name] is network.output or len(network[name].out_shape) != 3:
-            places = [op.name for op in network.ops if len(op.out_shape) == 3 and op is not network.output and not op.exit]
-            raise SpaceError(
-                f"An exit must read a feature map inside the network ({', '.join(places)}), but found {name!r}; "
-                "name one of these."
-            )
-    if len(set(wanted)) != len(wanted):
-        raise SpaceError(f"Exits must read different operations, but {', '.join(wanted)} repeats one; name each once.")
-    ops: list[Op] = []
-    number = len(network.exits)
-    for op in network.ops:
-        ops.append(op)
-        if op.name in wanted:
-            number += 1
-            ops += _exit_head(op, f"exit{number}", network.output.out_shape[0])
-    return Network(ops, network.input_shape, network.name)
-
-
-def _exit_head(source: Op, name: str, classes: int) -> tuple[Op, Op]:
-    channels, height, width = source.out_shape
-    grid = EXIT_GRID if min(height, width) >= EXIT_GRID else 1
-    window = (height // grid, width // grid)
-    pooled = (channels, grid, grid)
-    pool = Op(
-        name=f"{name}.pool", kind=OpKind.AVG_POOL, inputs=(source.name,), in_shape=source.out_shape, out_shape=pooled,
-        kernel=window, stride=window, exit=name,
-    )  # fmt: skip
-    head = Op(name=f"{name}.fc", kind=OpKind.LINEAR, inputs=(pool.name,), in_shape=pooled, out_shape=(classes,), exit=name)
-    return pool, head
-
-
 # --- units ------------------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +199,7 @@ def _groups(network: Network, ties: Iterable[tuple[str, ...]]) -> list[tuple[str
     for tensor in (INPUT, *(op.name for op in network.ops)):
         nx.add_path(together, [op.name for op in network.consumers(tensor)])
     for op in network.ops:
-        if op.kind is OpKind.MAX_POOL:
+        if op.kind.traits.passes_codes:
             together.add_edges_from((op.name, reader.name) for reader in network.consumers(op.name))
     for tie in ties:
         nx.add_path(together, tie)

@@ -56,6 +56,11 @@ class Library(_Section):
     published: bool = False
     grid: Literal["full", "thin"] = "full"
 
+    @property
+    def compiler_name(self) -> str:
+        """The word that `compiler` begins with, since a table is only valid for one."""
+        return self.compiler.split()[0]
+
 
 class Validity(_Section):
     """How far the table's numbers may be from the device, as a share, and why."""

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.errors import NetworkError
-from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Op
 from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
-from hwsearch.integers.reference import argmax, run_op
+from hwsearch.integers.op_kinds import run_op
+from hwsearch.integers.reference import argmax
 
 Int64 = NDArray[np.int64]
 Tensors = dict[str, NDArray[np.integer]]
@@ -51,23 +51,20 @@ def trace(model: IntegerModel, index: int, codes: Codes) -> Tensors:
 
 def run_model(model: IntegerModel, codes: Codes) -> Execution:
     """The whole model: its policy picks an entry for each input (see `IntegerModel`), which gives the logits."""
-    match model.menu.kind:
-        case PolicyKind.STATIC:
-            entries = np.zeros(len(codes), np.int64)
-            return Execution(logits=_logits(model, 0, codes), entries=entries)
-        case PolicyKind.GATE:
-            return _run_gate(model, codes)
-        case PolicyKind.CASCADE:
-            return _run_cascade(model, codes)
-        case PolicyKind.EXIT:
-            return _run_exits(model, codes)
+    kind, last = model.menu.kind, len(model.entries) - 1
+    if kind.has_controller:
+        return _run_chosen(model, codes)
+    if kind.escalates:
+        return _run_exits(model, codes) if kind.shares_trunk else _run_cascade(model, codes)
+    return Execution(logits=_logits(model, last, codes), entries=np.full(len(codes), last, np.int64))
 
 
 def _logits(model: IntegerModel, index: int, codes: Codes) -> Int32:
     return run_entry(model, index, codes)[model.menu.entries[index].exit]
 
 
-def _run_gate(model: IntegerModel, codes: Codes) -> Execution:
+def _run_chosen(model: IntegerModel, codes: Codes) -> Execution:
+    """The controller's largest logit names the entry."""
     if model.gate is None:
         raise NetworkError("A model with a gate policy must hold its gate, but has none; fold it again.")
     entries, _ = argmax(run_model(model.gate, codes).logits)

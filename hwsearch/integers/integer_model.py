@@ -70,11 +70,11 @@ class IntegerModel:
     `stored` holds the weights once, whatever copies the menu has (see `read`); `entries[k]` belongs to `menu.entries[k]`. Input
     images are uint8 codes `[N, height, width, channels]` with real value `input_step * (code - input_zero)`.
 
-    How an entry is chosen, by `menu.kind`:
-    `static`: entry 0. `gate`: `gate` (a static IntegerModel on the same input whose output classes are the entries)
-    runs and its largest logit wins, ties to the lower index. `cascade` and `exit`: after entry k < K - 1 the inference
-    stops if best logit - second-best logit >= thresholds[k] (int64 difference of int32 logits), else goes on.
-    With `exit`, entry k's constants also cover the heads of all exits before it.
+    How an entry is chosen, by the traits of `menu.kind`:
+    has a controller: `gate` (a static IntegerModel on the same input whose output classes are the entries) runs and its
+    largest logit wins, ties to the lower index. Escalates: after entry k < K - 1 the inference stops if best logit -
+    second-best logit >= thresholds[k] (int64 difference of int32 logits), else goes on. Neither: the last entry, of a
+    static model its only one. With a shared trunk, entry k's constants also cover the heads of all exits before it.
     """
 
     network: Network

@@ -15,6 +15,7 @@ from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import ACTIVATION_WIDTHS, KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision, kernel_precision
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import OPS
 from hwsearch.kernels.layout import BODIES
 from hwsearch.kernels.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 
@@ -157,8 +158,8 @@ def refusal(op: Op, precision: Precision) -> str:
     shapes = (*_height_width_channels(op, op.in_shape), *_height_width_channels(op, op.out_shape), op.groups)
     if max(shapes) > 65535 or max(*op.kernel, *op.stride, *op.padding) > 255:
         return "sides and channels must fit 16 bits, kernel, stride and padding 8 bits; make the layer smaller"
-    if op.kind is OpKind.DEPTHWISE_CONV2D and not op.in_shape[0] == op.out_channels == op.groups:
-        return "a depthwise convolution has one filter per channel; more filters are a grouped conv2d"
+    if reason := OPS[op.kind].refusal(op):
+        return reason
     runs_at = kernel_precision(precision)
     largest = op.reduction * (2**runs_at.weight_bits - 1) * (2**runs_at.activation_bits - 1)
     if largest >= ACCUMULATOR_LIMIT:
@@ -197,7 +198,7 @@ def arguments(op: Op, precision: Precision, stored_bits: int, constants: OpConst
 
 def _height_width_channels(op: Op, shape: Shape) -> tuple[int, int, int]:
     """A vector is one pixel, and so is whatever a linear operation reads."""
-    if op.kind is OpKind.LINEAR or len(shape) == 1:
+    if op.kind.traits.reads_vector or len(shape) == 1:
         return (1, 1, math.prod(shape))
     channels, height, width = shape
     return (height, width, channels)

@@ -11,6 +11,7 @@ from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.op import packed_weight_bytes as packed_weight_bytes  # noqa: PLC0414  re-exported: a size like the others
 from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
+from hwsearch.integers.op_kinds import constant_counts
 from hwsearch.kernels.bodies.cortex_m import depthwise_streams, polynomials, strips
 from hwsearch.kernels.bodies.cortex_m0 import blocks, channel_tile
 from hwsearch.kernels.bodies.portable import convolution_tiling, depthwise_stretches
@@ -30,25 +31,21 @@ def in_lines(n_bytes: int) -> int:
     return -(-n_bytes // LINE_BYTES) * LINE_BYTES
 
 
-_CONSTANTS = {OpKind.ADD: 3, OpKind.AVG_POOL: 2, OpKind.REQUANTIZE: 2}
-"""Constants of operations without weights: multipliers and one shift. Others have none."""
-
-
 def requantize_bytes(op: Op, logits: bool = False) -> int:
     """Bytes of the constants that one menu entry needs for this operation, each an int32.
 
     With weights: bias, multiplier and shift of each output channel, of `logits` the bias alone.
     """
-    constants = op.out_channels * (1 if logits else 3) if op.has_weights else _CONSTANTS.get(op.kind, 0)
-    return in_lines(4 * constants)
+    counts = constant_counts(op, logits)
+    return in_lines(4 * (counts.bias + counts.multiplier + counts.shift))
 
 
 def program_bytes(entries: int, kind: PolicyKind) -> int:
     """Bytes of what ties a model's parts together: `hw_program`, segments, thresholds and prices of the entries."""
     tables = [LINE_BYTES, _SEGMENT_BYTES * entries, _PRICE_BYTES * entries]
-    if kind is PolicyKind.GATE:
+    if kind.has_controller:
         tables.append(_SEGMENT_BYTES)
-    elif kind is not PolicyKind.STATIC:
+    if kind.escalates:
         tables.append(_PRICE_BYTES * (entries - 1))
     return sum(map(in_lines, tables))
 

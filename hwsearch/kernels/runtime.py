@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from hwsearch.emulation.image import Image
-from hwsearch.emulation.toolchain import SECTION_ALIGNMENT, Compiler, build_elf
+from hwsearch.emulation.linker_script import SECTION_ALIGNMENT
+from hwsearch.emulation.toolchain import Compiler, build_elf
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.kernels.catalogue import C_FOLDER
 

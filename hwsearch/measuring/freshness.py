@@ -7,7 +7,7 @@ from pathlib import Path
 from hwsearch.hardware.header import RunRecord, read_header, read_runs
 from hwsearch.hardware.profile import TABLE_FILE, Measurement, read_measurements
 from hwsearch.kernels.catalogue import C_FOLDER, all_kernels, files_behind
-from hwsearch.measuring.targets import EMULATOR, Target
+from hwsearch.measuring.targets.target import Target
 
 ENERGY_NOTE = "; energy: "
 """What separates a run's machine from where its energy came from."""
@@ -54,11 +54,10 @@ def still_valid(folder: Path, target: Target, sources: str) -> tuple[Measurement
 
 def outdated(runs: Sequence[RunRecord], target: Target, sources: str) -> set[str]:
     """Runs none of whose rows may stay unless they are known to be still valid."""
-    emulates = target.name == EMULATOR
     return {
         run.run_id
         for run in runs
-        if run.source_sha256 != sources or not _same_build(run, target) or (emulates and not _same_place(run, target))
+        if run.source_sha256 != sources or not _same_build(run, target) or (target.is_model and not _same_place(run, target))
     }
 
 

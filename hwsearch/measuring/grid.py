@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import product
 from math import prod
 
+from hwsearch.graph.controllers import CONTROLLER_BITS, DECISION, argmax_op, exit_head, gate_graph
+from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
@@ -19,7 +21,8 @@ from hwsearch.graph.space import reference_networks
 from hwsearch.hardware.profile import RowKey
 from hwsearch.kernels.catalogue import supported
 
-W8A8 = Precision(8, 8)
+CONTROLLER = Precision(CONTROLLER_BITS, CONTROLLER_BITS)
+"""Of a controller's weighted operations, and of exit heads, which a space keeps as wide."""
 GATE_GRIDS = (2, 3, 4, 5, 6, 8, 10)
 GATE_HIDDEN = (4, 8, 16, 32)
 MENU_SIZES = tuple(range(2, 17))
@@ -131,7 +134,7 @@ def _between_works(ops: Iterable[Op]) -> Iterator[Work]:
     """All precisions; linear operations both within a network and at its end."""
     for op in ops:
         yield from _works([op])
-        if op.kind is OpKind.LINEAR:
+        if op.kind.traits.reads_vector:
             yield from _works([op], logits=True)
 
 
@@ -140,7 +143,7 @@ def _fixed_works(networks: Iterable[Sequence[Op]]) -> Iterator[Work]:
     for network in networks:
         for op, logits in (*_exit_heads(network), *_gates(network)):
             if op.has_weights:
-                yield Work(op=op, precision=W8A8, stored_bits=W8A8.weight_bits, logits=logits)
+                yield Work(op=op, precision=CONTROLLER, stored_bits=CONTROLLER_BITS, logits=logits)
             else:
                 yield from _works([op])
 
@@ -153,7 +156,7 @@ def _works(ops: Iterable[Op], logits: bool = False) -> Iterator[Work]:
                 stored = [bits for bits in WEIGHT_WIDTHS if bits >= precision.weight_bits] if supported(op, precision) else []
                 yield from (Work(op=op, precision=precision, stored_bits=bits, logits=logits) for bits in stored)
         else:
-            precisions = (Precision(0, 8),) if op.kind is OpKind.ARGMAX else WEIGHTLESS_PRECISIONS
+            precisions = (DECISION,) if op.kind.traits.decides else WEIGHTLESS_PRECISIONS
             yield from (Work(op=op, precision=precision, stored_bits=0) for precision in precisions)
 
 
@@ -171,26 +174,33 @@ def _op(
     kernel: tuple[int, int] = _ONE,
     stride: tuple[int, int] = _ONE,
     padding: tuple[int, int] = (0, 0),
+    groups: int = 1,
 ) -> Op:
     return Op(
         name=str(kind),
         kind=kind,
-        inputs=("a", "b") if kind is OpKind.ADD else ("input",),
+        inputs=("input",) * kind.traits.n_inputs,
         in_shape=in_shape,
         out_shape=out_shape,
         kernel=kernel,
         stride=stride,
         padding=padding,
-        groups=in_shape[0] if kind is OpKind.DEPTHWISE_CONV2D else 1,
+        groups=groups,
     )
 
 
-def _convolution(kind: OpKind, in_shape: Shape, channels: int, side: int, stride: int) -> Op:
+def _convolution(kind: OpKind, in_shape: Shape, channels: int, side: int, stride: int, groups: int = 1) -> Op:
     """A square kernel with half of it as padding."""
     padding = side // 2
     height, width = ((size + 2 * padding - side) // stride + 1 for size in in_shape[1:])
     return _op(
-        kind, in_shape, (channels, height, width), kernel=(side, side), stride=(stride, stride), padding=(padding, padding)
+        kind,
+        in_shape,
+        (channels, height, width),
+        kernel=(side, side),
+        stride=(stride, stride),
+        padding=(padding, padding),
+        groups=groups,
     )
 
 
@@ -201,28 +211,22 @@ def _pool(kind: OpKind, in_shape: Shape, kernel: tuple[int, int], stride: tuple[
 
 
 def _exit_heads(ops: Sequence[Op]) -> Iterator[tuple[Op, bool]]:
-    """The head of an exit after any operation with a feature map (`graph.space.attach_exits`); True where it gives logits."""
-    classes = ops[-1].out_shape[0]
-    for shape in sorted({op.out_shape for op in ops if len(op.out_shape) == 3}):
-        side = 2 if min(shape[1:]) >= 2 else 1
-        window = (shape[1] // side, shape[2] // side)
-        pooled = (shape[0], side, side)
-        yield _op(OpKind.AVG_POOL, shape, pooled, kernel=window, stride=window), False
-        yield _op(OpKind.LINEAR, pooled, (classes,)), True
-    yield _op(OpKind.ARGMAX, (classes,), (1,)), False
+    """The head of an exit after any operation with a feature map, and its decision; True where it gives logits."""
+    (classes,) = ops[-1].out_shape
+    sources = {op.out_shape: op for op in ops if len(op.out_shape) == 3}
+    for shape in sorted(sources):
+        pool, head = exit_head(sources[shape], "exit", classes)
+        yield from ((pool, False), (head, True))
+    yield argmax_op(classes), False
 
 
 def _gates(ops: Sequence[Op]) -> Iterator[tuple[Op, bool]]:
-    """Gates on a network's input: pooling to a grid, one hidden layer, one output per menu entry; True where it gives logits."""
-    for grid in GATE_GRIDS:
-        shape = ops[0].in_shape
-        window = (-(-shape[1] // grid), -(-shape[2] // grid))
-        pooled = (shape[0], shape[1] // window[0], shape[2] // window[1])
-        if window != (1, 1):
-            yield _op(OpKind.AVG_POOL, shape, pooled, kernel=window, stride=window), False
-        yield from ((_op(OpKind.LINEAR, pooled, (hidden,)), False) for hidden in GATE_HIDDEN)
-    yield from ((_op(OpKind.LINEAR, (hidden,), (entries,)), True) for hidden in GATE_HIDDEN for entries in MENU_SIZES)
-    yield from ((_op(OpKind.ARGMAX, (entries,), (1,)), False) for entries in MENU_SIZES)
+    """Gates of every size on a network's input, and their decisions; True where one gives logits."""
+    for grid, hidden, entries in product(GATE_GRIDS, GATE_HIDDEN, MENU_SIZES):
+        shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=hidden)
+        gate = gate_graph(shape, ops[0].in_shape, entries)
+        yield from ((op, op is gate.output) for op in gate.ops)
+    yield from ((argmax_op(entries), False) for entries in MENU_SIZES)
 
 
 def _between() -> Iterator[Op]:
@@ -231,7 +235,7 @@ def _between() -> Iterator[Op]:
         for *in_shape, outputs in shapes:
             yield _convolution(OpKind.CONV2D, tuple(in_shape), outputs, side, stride)
     for (side, stride), shape in product(_DEPTHWISE, _DEPTHWISE_SHAPES):
-        yield _convolution(OpKind.DEPTHWISE_CONV2D, shape, shape[0], side, stride)
+        yield _convolution(OpKind.DEPTHWISE_CONV2D, shape, shape[0], side, stride, shape[0])
     yield from (_op(OpKind.LINEAR, (inputs,), (outputs,)) for inputs, outputs in _LINEAR_SHAPES)
     for shape in _MAPS:
         yield from (_op(kind, shape, shape) for kind in (OpKind.ADD, OpKind.REQUANTIZE))

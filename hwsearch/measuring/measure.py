@@ -10,24 +10,24 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hwsearch.emulation.toolchain import HOST, find_compiler
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
 from hwsearch.hardware.profile import Measurement, RowKey, derive_again, find_profile, write_measurements
+from hwsearch.integers.cases import random_case
 from hwsearch.kernels.catalogue import C_FOLDER, kernel, scratch_bytes
 from hwsearch.kernels.layout import packed_weight_bytes
-from hwsearch.measuring.cases import random_case
 from hwsearch.measuring.freshness import ENERGY_NOTE, outdated, source_sha256, still_valid
 from hwsearch.measuring.grid import GRIDS, Work, network_grid
 from hwsearch.measuring.power import EnergyTrace, Span, find_meter, whole_span, with_energy
-from hwsearch.measuring.remote import PREFIX, remote_target
-from hwsearch.measuring.targets import EMULATOR, HostTarget, Target, Timing, emulator_target
+from hwsearch.measuring.targets.emulator import EmulatorTarget
+from hwsearch.measuring.targets.host import HostTarget
+from hwsearch.measuring.targets.known_targets import open_target
+from hwsearch.measuring.targets.target import Target, Timing
 from hwsearch.progress import Progress, silent
 
 _CHUNK_MACS = 2_000_000
@@ -66,7 +66,7 @@ def measure(
     _require_own_kernels(header, destination.name)
     shapes = tuple(grid) if grid is not None else (*GRIDS[header.library.grid](), *network_grid(networks))
     works = {work.key: work for work in shapes}
-    with open_target(target or (HOST if header.counter.unit == "ns" else EMULATOR), header) as chosen:
+    with open_target(target or (HostTarget.name if header.counter.unit == "ns" else EmulatorTarget.name), header) as chosen:
         _require_unit(header, destination.name, chosen)
         derive_again(destination)
         sources = source_sha256(header.device.isa)
@@ -118,7 +118,7 @@ class _Sweep:
 def _sweep(chosen: Target, works: Sequence[Work], workers: int | None, meter: Path | None, progress: Progress) -> _Sweep:
     if not works:
         return _Sweep(timed=[], trace=None)
-    watching = find_meter(meter, on_this_computer=chosen.name == HOST)
+    watching = find_meter(meter, on_this_computer=chosen.on_this_computer)
     if watching is not None:
         watching.start()
     timed = _time_all(chosen, works, workers, progress)
@@ -155,31 +155,12 @@ def _copy_header(source: Path, destination: Path) -> None:
         shutil.copyfile(source / HEADER_FILE, destination / HEADER_FILE)
 
 
-@contextmanager
-def open_target(name: str, header: ProfileHeader) -> Iterator[Target]:
-    """The target `emulator`, `host` or `ssh:USER@HOST[:PORT]`, with the compiler that the profile names."""
-    if name == EMULATOR:
-        yield emulator_target(header.device, header.memory, _compiler(header))
-    elif name == HOST:
-        yield HostTarget(compiler=find_compiler(HOST, _compiler(header)))
-    elif name.startswith(PREFIX):
-        with remote_target(name) as chosen:
-            yield chosen
-    else:
-        raise ProfileError(f"A target must be {EMULATOR}, {HOST} or ssh:USER@HOST, but found {name!r}; choose one of the three.")
-
-
 def _places(device: str, folder: Path | None) -> tuple[Path, Path]:
     """The folder a profile is read from, and the one its table is written to."""
-    name = f"host_{platform.machine()}" if device == HOST else device
+    name = f"host_{platform.machine()}" if device == HostTarget.name else device
     found = find_profile(name, [folder] if folder else [])
     given_as_path = folder is None and Path(device).exists()
     return found, found if given_as_path else (folder or Path("hardware_profiles")) / found.resolve().name
-
-
-def _compiler(header: ProfileHeader) -> str:
-    """The compiler that the header names first, since a table is only valid for one."""
-    return header.library.compiler.split()[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,13 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hwsearch.errors import SpaceError
 from hwsearch.graph.aten import OpParameters
+from hwsearch.graph.controllers import controller_assignment, gate_graph
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
-from hwsearch.graph.network import INPUT, Network
-from hwsearch.graph.op import Activation, Op, OpKind, Shape
-from hwsearch.graph.precision import BitAssignment, Precision
+from hwsearch.graph.op import Shape
+from hwsearch.graph.precision import BitAssignment
+from hwsearch.graph.space import SearchSpace
 from hwsearch.integers.integer_model import IntegerModel
+from hwsearch.predictors.fitted import EntryResults, FittedPolicy
+from hwsearch.predictors.parameters import Category, Interval, Parameter, Params
 from hwsearch.quantizers.calibrate import calibrate_activations
 from hwsearch.quantizers.fold import fold_model
 from hwsearch.quantizers.supernet import Supernet
@@ -29,41 +31,24 @@ _LEARNING_RATE = 0.03
 _WEIGHT_DECAY = 0.02
 
 
-def gate_graph(shape: PolicyShape, input_shape: Shape, n_entries: int) -> Network:
-    """The gate as priced operations: `gate.pool` (absent where nothing is to pool), `gate.hidden`, `gate.choice`.
-
-    The grid has at most `shape.gate_grid` rows and columns; rows and columns that do not fill a window are left out.
-
-    >>> shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=4, gate_hidden=8)
-    >>> [(op.name, op.in_shape, op.out_shape) for op in gate_graph(shape, (1, 8, 8), 3).ops]
-    [('gate.pool', (1, 8, 8), (1, 4, 4)), ('gate.hidden', (1, 4, 4), (8,)), ('gate.choice', (8,), (3,))]
-    """
-    if shape.gate_grid < 1 or shape.gate_hidden < 1 or n_entries < 2:
-        raise SpaceError(
-            "A gate must have a grid and hidden units of 1 or more and 2 entries or more, "
-            f"but has {shape.gate_grid}, {shape.gate_hidden} and {n_entries}; correct the policy's shape."
-        )
-    channels, height, width = input_shape
-    window = (-(-height // shape.gate_grid), -(-width // shape.gate_grid))
-    pooled = (channels, height // window[0], width // window[1])
-    pool = Op(
-        name="gate.pool", kind=OpKind.AVG_POOL, inputs=(INPUT,), in_shape=input_shape, out_shape=pooled,
-        kernel=window, stride=window,
-    )  # fmt: skip
-    before = () if window == (1, 1) else (pool,)
-    hidden = Op(
-        name="gate.hidden", kind=OpKind.LINEAR, inputs=(before[0].name if before else INPUT,), in_shape=pooled,
-        out_shape=(shape.gate_hidden,), activation=Activation.RELU,
-    )  # fmt: skip
-    choice = Op(
-        name="gate.choice", kind=OpKind.LINEAR, inputs=("gate.hidden",), in_shape=(shape.gate_hidden,), out_shape=(n_entries,)
+def parameters(space: SearchSpace) -> tuple[Parameter, ...]:
+    """The side of the grid that a gate sees, its hidden units, and what a relative unit of latency is worth to it."""
+    return (
+        Category(name="gate_grid", options=space.policies.gate_grids),
+        Category(name="gate_hidden", options=space.policies.gate_hidden),
+        Interval(name="trade_off", low=0.01, high=10.0, log=True),
     )
-    return Network((*before, hidden, choice), input_shape, "gate")
 
 
-def gate_assignment(network: Network) -> BitAssignment:
-    """A gate's precision: 8 bits throughout, since it is small and decides for everything after it."""
-    return BitAssignment({op.name: Precision(8, 8) if op.has_weights else Precision(0, 8) for op in network.ops})
+def shape(params: Params, entries: int) -> PolicyShape:
+    return PolicyShape(
+        kind=PolicyKind.GATE, gate_grid=params["gate_grid"], gate_hidden=params["gate_hidden"], trade_off=params["trade_off"]
+    )
+
+
+def fit(shape: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> "Gate":
+    trained = train_gate(results.images, results.losses, results.relative_latencies, shape, seed=seed)
+    return quantize_gate(trained, results.images, shape, input_quantizer)
 
 
 def gate_network(shape: PolicyShape, input_shape: Shape, n_entries: int, *, seed: int) -> nn.Sequential:
@@ -128,21 +113,19 @@ def _standardized(features: Tensor) -> tuple[Tensor, Callable[[nn.Module], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Gate:
+class Gate(FittedPolicy):
     """A trained gate, quantized after training; `decide` computes what its integer model computes."""
 
     quantized: Supernet
     assignment: BitAssignment
 
     @torch.no_grad()
-    def decide(self, images: Tensor) -> NDArray[np.int64]:
-        """Index of the chosen entry for each image, `[N]`."""
+    def decide(self, images: Tensor, margins: NDArray[np.float64]) -> NDArray[np.int64]:
         scores: Tensor = self.quantized(images, self.assignment)[""]  # [N, K]
         chosen: NDArray[np.int64] = scores.numpy().argmax(axis=1)  # the first of equals
         return chosen
 
-    def integer_model(self) -> IntegerModel:
-        """The gate as an integer model whose classes are the menu's entries."""
+    def controller(self) -> IntegerModel:
         menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=self.assignment),))
         return fold_model(self.quantized, menu, [{}])
 
@@ -156,7 +139,7 @@ def quantize_gate(gate: nn.Sequential, images: Tensor, shape: PolicyShape, input
         name: OpParameters(weight=layer.weight.detach(), bias=layer.bias.detach())
         for name, layer in (("gate.hidden", hidden), ("gate.choice", choice))
     }
-    assignment = gate_assignment(network)
+    assignment = controller_assignment(network)
     options = {name: (precision,) for name, precision in assignment.items()}
     quantized = Supernet(network, options, input_quantizer, parameters)
     calibrate_activations(quantized, images)

@@ -1,78 +1,47 @@
-"""Fitting of bit policies: from cached losses and margins of a menu's entries to a rule that picks one per input."""
+"""Kinds of policies: what a search varies about each, and how it learns from what a menu's entries gave.
 
+A kind is a file of this room with four functions and a row of `POLICIES`.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hwsearch.errors import SpaceError
 from hwsearch.graph.menu import PolicyKind, PolicyShape
-from hwsearch.predictors.gate import Gate, quantize_gate, train_gate
-from hwsearch.predictors.threshold import first_confident, fit_thresholds
+from hwsearch.graph.space import SearchSpace
+from hwsearch.predictors import cascade, exit, gate, static
+from hwsearch.predictors.fitted import EntryResults, FittedPolicy
+from hwsearch.predictors.parameters import Parameter, Params
 from hwsearch.quantizers.uniform import InputQuantizer
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class EntryResults:
-    """What the entries of a menu gave on some images: all that a policy learns from.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """One kind of policy.
 
-    `images`: float32 `[N, C, H, W]`; `losses`: `[N, K]`; `margins`: best minus second-best logit in real logits, `[N, K]`;
-    `relative_latencies`: `[K]`, the latency of a whole inference that ends at each entry over that of the most expensive.
+    `parameters`: those that no other kind has, in the order in which they are sampled. `shape`: from a value of each parameter
+    and the number of entries. `fit`: the policy of a shape that does best on results, from the supernet's input quantizer and
+    a seed.
     """
 
-    images: Tensor
-    losses: NDArray[np.float64]
-    margins: NDArray[np.float64]
-    relative_latencies: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        count, entries = self.losses.shape
-        if self.margins.shape != (count, entries) or len(self.images) != count or self.relative_latencies.shape != (entries,):
-            raise SpaceError(
-                f"Results of {entries} entries on {count} images must have losses and margins [N, K] and latencies [K], but "
-                f"margins have {self.margins.shape}, latencies {self.relative_latencies.shape}, images {len(self.images)}; align."
-            )
-
-    def subset(self, indices: NDArray[np.int64]) -> "EntryResults":
-        """The results of some images."""
-        return EntryResults(
-            images=self.images[torch.from_numpy(indices)],
-            losses=self.losses[indices],
-            margins=self.margins[indices],
-            relative_latencies=self.relative_latencies,
-        )
+    parameters: Callable[[SearchSpace], tuple[Parameter, ...]]
+    shape: Callable[[Params, int], PolicyShape]
+    fit: Callable[[PolicyShape, EntryResults, InputQuantizer, int], FittedPolicy]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class FittedPolicy:
-    """A policy that can decide. `thresholds` are margins of real logits, one per entry but the last (`cascade`, `exit`)."""
-
-    shape: PolicyShape
-    thresholds: tuple[float, ...] = ()
-    gate: Gate | None = None
-
-    def decide(self, images: Tensor, margins: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Index of the entry at which the inference of each image ends, int64 `[N]`; `margins` is `[N, K]`."""
-        match self.shape.kind:
-            case PolicyKind.STATIC:
-                return np.zeros(len(images), dtype=np.int64)
-            case PolicyKind.GATE:
-                assert self.gate is not None
-                return self.gate.decide(images)
-            case PolicyKind.CASCADE | PolicyKind.EXIT:
-                return first_confident(margins, self.thresholds)
+POLICIES: Mapping[PolicyKind, Policy] = {
+    PolicyKind.STATIC: Policy(parameters=static.parameters, shape=static.shape, fit=static.fit),
+    PolicyKind.GATE: Policy(parameters=gate.parameters, shape=gate.shape, fit=gate.fit),
+    PolicyKind.CASCADE: Policy(parameters=cascade.parameters, shape=cascade.shape, fit=cascade.fit),
+    PolicyKind.EXIT: Policy(parameters=exit.parameters, shape=exit.shape, fit=exit.fit),
+}
 
 
 def fit_policy(shape: PolicyShape, results: EntryResults, *, input_quantizer: InputQuantizer, seed: int) -> FittedPolicy:
     """The policy of this shape that does best on `results`; `input_quantizer` is the supernet's."""
-    if shape.kind is PolicyKind.STATIC:
-        return FittedPolicy(shape=shape)
-    if shape.kind is PolicyKind.GATE:
-        trained = train_gate(results.images, results.losses, results.relative_latencies, shape, seed=seed)
-        return FittedPolicy(shape=shape, gate=quantize_gate(trained, results.images, shape, input_quantizer))
-    return FittedPolicy(shape=shape, thresholds=fit_thresholds(results.margins, shape.escalation))
+    return POLICIES[shape.kind].fit(shape, results, input_quantizer, seed)
 
 
 def cross_fitted(shape: PolicyShape, results: EntryResults, *, input_quantizer: InputQuantizer, seed: int) -> NDArray[np.int64]:

@@ -1,11 +1,35 @@
 """Margin thresholds: when a cascade or an early exit is confident enough to stop."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hwsearch.errors import SpaceError
+from hwsearch.predictors.fitted import FittedPolicy
+from hwsearch.predictors.parameters import Interval, Params
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds(FittedPolicy):
+    """Margins of real logits, one per entry but the last, at which an inference stops."""
+
+    values: tuple[float, ...]
+
+    def decide(self, images: Tensor, margins: NDArray[np.float64]) -> NDArray[np.int64]:
+        return first_confident(margins, self.values)
+
+
+def escalation_parameters(stages: int) -> tuple[Interval, ...]:
+    """For each stage the share of inputs that reach it and are sent on."""
+    return tuple(Interval(name=f"escalation{stage}", low=0.02, high=0.9) for stage in range(stages))
+
+
+def escalation_of(params: Params, stages: int) -> tuple[float, ...]:
+    """The shares that the parameters name for the first stages."""
+    return tuple(params[f"escalation{stage}"] for stage in range(stages))
 
 
 def fit_thresholds(margins: NDArray[np.float64], escalation: Sequence[float]) -> tuple[float, ...]:

@@ -92,7 +92,7 @@ class BatchPricer:
         runtime = costs.runtime_code()
         self._code = _CodeBits([runtime, *(one.code for row in options for one in row)])
         self._always = self._code.words_of(runtime)
-        self._program_bytes = program_bytes(1, PolicyKind.STATIC)
+        self._program_bytes = program_bytes(1, kind=PolicyKind.STATIC)
         combinations, self._n_combinations = _combinations(options)
         self._tables = [_table(group, options, combinations, self._code) for group in _groups(self._sizes.tolist())]
         self._arenas: dict[int, int] = {}

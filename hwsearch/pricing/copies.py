@@ -8,8 +8,7 @@ Dense codes of the narrow width are faster to unpack (linear operations gain mos
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from hwsearch.graph.menu import Menu
-from hwsearch.graph.network import Network
+from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.kernels.layout import in_lines, packed_weight_bytes
 from hwsearch.pricing.cost_model import CostModel
 
@@ -26,13 +25,13 @@ class _Candidate:
     flash_bytes: int
 
 
-def with_copies(menu: Menu, costs: CostModel, flash_limit_bytes: float | None, gate: Network | None = None) -> Menu:
+def with_copies(menu: Menu, costs: CostModel, flash_limit_bytes: float | None, shape: PolicyShape | None = None) -> Menu:
     """The menu with the copies that save most time per byte, as many as the limit (or without one the device) has room for.
 
     No entry becomes slower, and flash stays within the limit if it was before.
     """
     plain = replace(menu, copies=frozenset())
-    paths = costs.paths(plain, gate)
+    paths = costs.paths(plain, shape)
     limit = costs.profile.header.device.flash_bytes if flash_limit_bytes is None else flash_limit_bytes
     room, longest_us = limit - paths[0].flash_bytes, max(path.latency_us for path in paths)
     worthwhile = [one for one in _candidates(plain, costs) if one.saved_us >= WORTH * longest_us]

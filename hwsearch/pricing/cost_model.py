@@ -5,70 +5,18 @@ once. RAM is the arena that the exported program uses, planned over the executio
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import median
 from typing import NamedTuple
 
-from hwsearch.errors import ProfileError
-from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
+from hwsearch.graph.controllers import DECISION, controller_assignment, controller_of, decisions
+from hwsearch.graph.menu import Menu, PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
-from hwsearch.graph.op import Op, OpKind
-from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
+from hwsearch.graph.op import Op
+from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Cost
-from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, RowKey
-from hwsearch.kernels.layout import (
-    STEP_BYTES,
-    activation_bytes,
-    in_lines,
-    memory_plan,
-    packed_weight_bytes,
-    program_bytes,
-    requantize_bytes,
-    scratch_bytes,
-)
-from hwsearch.pricing.interpolation import MIN_ROWS, REACH, ShapeRegression, body_of, group_of, is_enough
-
-GATE_BITS = 8
-"""Width of everything in a gate."""
-
-PRICE_STEP = 2.0**-24
-"""Prices of operations are whole multiples of this in us and uJ: up to 500 s their sums are exact, in whatever order."""
-
-_TRUST = tuple(Provenance)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpPrice:
-    """Price of one operation at one precision. `uncertainty` is a relative error.
-
-    `code_bytes` are those of the row's kernel, `builtins` those of what it needs of the compiler's library, by function;
-    `constant_bytes` are the operation's constants and its step in an entry's program.
-    """
-
-    op: str
-    precision: Precision
-    latency_us: float
-    energy_uj: float
-    provenance: Provenance
-    uncertainty: float
-    symbol: str
-    code_bytes: int
-    weight_bytes: int
-    scratch_bytes: int
-    interpolated: bool
-    constant_bytes: int = 0
-    builtins: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def code(self) -> dict[str, int]:
-        """Bytes of machine code by function."""
-        return {self.symbol: self.code_bytes, **dict(self.builtins)}
-
-    @property
-    def origin(self) -> str:
-        """Provenance, and whether the price was interpolated along shape."""
-        return f"{self.provenance} (interpolated)" if self.interpolated else str(self.provenance)
+from hwsearch.hardware.profile import HardwareProfile
+from hwsearch.kernels.layout import STEP_BYTES, activation_bytes, memory_plan, program_bytes, requantize_bytes
+from hwsearch.pricing.prices import OpPrice, Prices, TablePrices
 
 
 class UnitPrice(NamedTuple):
@@ -79,112 +27,24 @@ class UnitPrice(NamedTuple):
     flash_bytes: int
 
 
-def argmax_op(classes: int) -> Op:
-    """The decision over `classes` int32 logits, as it is measured and priced (at `a8`)."""
-    return Op(name="argmax", kind=OpKind.ARGMAX, inputs=("input",), in_shape=(classes,), out_shape=(1,))
-
-
 class CostModel:
-    """Prices of one network on one device. Prices are computed once per operation and precision and kept."""
+    """Prices of one network on one device; those of single operations come from the profile's table unless `prices` are given."""
 
-    def __init__(self, network: Network, profile: HardwareProfile) -> None:
+    def __init__(self, network: Network, profile: HardwareProfile, *, prices: Prices | None = None) -> None:
         self.network = network
         self.profile = profile
-        self._rows = {row.key: row for row in profile.measurements}
-        self._groups: dict[RowKey, list[Measurement]] = {}
-        self._bodies: dict[RowKey, list[Measurement]] = {}
-        for row in profile.measurements:
-            self._groups.setdefault(group_of(row.key), []).append(row)
-            self._bodies.setdefault(body_of(row.key), []).append(row)
-        self._builtins = {key: tuple(parts.items()) for key, parts in profile.builtins().items()}
+        self._table: Prices = TablePrices(profile) if prices is None else prices
         self._ends = _ends(network)
-        self._regressions: dict[RowKey, ShapeRegression] = {}
-        self._prices: dict[tuple[Op, Precision, int, bool], OpPrice] = {}
         self._own_prices: dict[tuple[str, Precision, int], OpPrice] = {}
 
     def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
         """Price of `op` at `precision`, its weights stored at `stored_bits` (0 without weights).
 
-        `logits`: whether it gives int32 logits, by default whether the network ends in it. From the row of that very shape at the
-        precision of the kernel that runs it, else interpolated along shape; raises ProfileError where neither is possible.
-        Where a table has no logits, making codes stands for it, which takes a little more.
+        `logits`: whether it gives int32 logits, by default whether the network ends in it. Raises ProfileError where the table
+        has no price for it (`TablePrices`).
         """
-        key = (op, precision, stored_bits, op.has_weights and (op in self._ends if logits is None else logits))
-        if key not in self._prices:
-            self._prices[key] = self._price_of(op, precision, RowKey.of(op, kernel_precision(precision), stored_bits, key[3]))
-        return self._prices[key]
-
-    def _price_of(self, op: Op, precision: Precision, key: RowKey) -> OpPrice:
-        constants = requantize_bytes(op, key.logits) + STEP_BYTES
-        if key not in self._rows and not is_enough(*self._comparable(key)):
-            key = replace(key, logits=False)
-        price = self._read(op, self._rows[key]) if key in self._rows else self._interpolate(op, key)
-        return replace(self._called(price), precision=precision, constant_bytes=constants)
-
-    def _called(self, price: OpPrice) -> OpPrice:
-        """The price with what it takes to call the operation from an exported program."""
-        header = self.profile.header
-        calling_us = header.latency_us(header.library.dispatch_count)
-        energy_uj = price.energy_uj + header.energy_uj(calling_us)
-        return replace(price, latency_us=_in_steps(price.latency_us + calling_us), energy_uj=_in_steps(energy_uj))
-
-    def _read(self, op: Op, row: Measurement) -> OpPrice:
-        return OpPrice(
-            op=op.name, precision=row.precision, latency_us=row.latency_us, energy_uj=row.energy_uj, provenance=row.provenance,
-            uncertainty=row.relative_error(self.profile.validity.relative_error), symbol=row.symbol, code_bytes=row.code_bytes,
-            weight_bytes=in_lines(row.weight_bytes), scratch_bytes=row.scratch_bytes, interpolated=False,
-            builtins=self._builtins.get((row.run_id, row.symbol), ()),
-        )  # fmt: skip
-
-    def _interpolate(self, op: Op, key: RowKey) -> OpPrice:
-        regression = self._regression(key)
-        latency_us = regression.latency_us(key)
-        rows = regression.rows
-        return OpPrice(
-            op=op.name, precision=key.precision, latency_us=latency_us,
-            energy_uj=latency_us * median(row.energy_uj / row.latency_us for row in rows),
-            provenance=max((row.provenance for row in rows), key=_TRUST.index),
-            uncertainty=median(row.relative_error(self.profile.validity.relative_error) for row in rows) + regression.error(key),
-            symbol=rows[0].symbol, code_bytes=max(row.code_bytes for row in rows),
-            weight_bytes=in_lines(packed_weight_bytes(op, key.stored_bits)) if op.has_weights else 0,
-            scratch_bytes=scratch_bytes(op, key.precision, self.isa), interpolated=True,
-            builtins=self._builtins.get((rows[0].run_id, rows[0].symbol), ()),
-        )  # fmt: skip
-
-    def _comparable(self, key: RowKey) -> tuple[list[Measurement], list[Measurement]]:
-        """Rows of the key's group, and others of the same body of code."""
-        group = group_of(key)
-        related = [row for row in self._bodies.get(body_of(key), []) if group_of(row.key) != group]
-        return self._groups.get(group, []), related
-
-    def _regression(self, key: RowKey) -> ShapeRegression:
-        group = group_of(key)
-        rows, related = self._comparable(key)
-        if not is_enough(rows, related):
-            raise ProfileError(self._missing(key, rows))
-        if group not in self._regressions:
-            self._regressions[group] = ShapeRegression.fit(rows, related)
-        if not self._regressions[group].reaches(key):
-            raise ProfileError(
-                f"Profile {self.profile.name} must have a row within a factor {REACH:g} of every dimension of {key}, "
-                f"but its rows are all smaller or larger; {self._remedy()}."
-            )
-        return self._regressions[group]
-
-    def _missing(self, key: RowKey, rows: Sequence[Measurement]) -> str:
-        widths = sorted({str(row.precision) for row in self.profile.measurements if row.op is key.op})
-        if rows:
-            found = f"only {len(rows)} of its kernel and precision (fewer than the {MIN_ROWS} that interpolation needs)"
-        elif widths and str(key.precision) not in widths:
-            found = f"for {key.op} only the widths {', '.join(widths)}"
-        else:
-            found = f"none of that kernel, stride and precision for {key.op}"
-        return f"Profile {self.profile.name} must have a row for {key}, but has {found}; {self._remedy()}."
-
-    def _remedy(self) -> str:
-        if self.profile.header.library.published:
-            return f"{self.profile.header.library.kernel_library} cannot be measured here: choose what the table has"
-        return f"measure it with `hwsearch measure {self.profile.name} --space SPACE`"
+        gives_logits = op.has_weights and (op in self._ends if logits is None else logits)
+        return self._table.op_price(op, precision, stored_bits, logits=gives_logits)
 
     def breakdown(
         self, assignment: BitAssignment, *, stored_bits: Mapping[str, int] | None = None, exits: Iterable[str] = ("",)
@@ -220,14 +80,16 @@ class CostModel:
             ram_bytes=self.input_bytes + memory_plan(self.network, ops, assignment, self.isa).arena_bytes,
         )
 
-    def paths(self, menu: Menu, gate_network: Network | None = None) -> tuple[Cost, ...]:
+    def paths(self, menu: Menu, shape: PolicyShape | None = None) -> tuple[Cost, ...]:
         """Price of the whole inference ending at each entry, the policy's own work included.
 
-        `gate_network` is needed for `gate` alone. Flash and RAM are the whole model's and the same for all paths.
+        `shape` is the policy's; a kind without a controller needs none. Flash and RAM are the whole model's and the same for
+        all paths.
         """
-        inferences = self.inferences(menu, gate_network)
-        flash = self._menu_flash(menu, inferences, gate_network)
-        ram = self._menu_ram(menu, gate_network)
+        inferences = self.inferences(menu, shape)
+        controller = self._controller(menu, shape)
+        flash = self._menu_flash(menu, inferences, controller)
+        ram = self._menu_ram(menu, controller)
         return tuple(
             Cost(
                 latency_us=sum(price.latency_us for price in prices),
@@ -238,47 +100,45 @@ class CostModel:
             for prices in inferences
         )
 
-    def inferences(self, menu: Menu, gate_network: Network | None = None) -> tuple[tuple[OpPrice, ...], ...]:
-        """Price of everything that runs in an inference ending at each entry, gate and decisions included.
+    def inferences(self, menu: Menu, shape: PolicyShape | None = None) -> tuple[tuple[OpPrice, ...], ...]:
+        """Price of everything that runs in an inference ending at each entry, controller and decisions included.
 
         To stop at an entry is a decision too, unless it is the last. A cascade names an operation once per run of it.
         """
-        if (menu.kind is PolicyKind.GATE) != (gate_network is not None):
-            raise ValueError(f"a gate network must be given for a gate menu and for no other, but the menu is {menu.kind}")
+        controller = self._controller(menu, shape)
         own = [
             self._prices_of(segment, entry.assignment, read)
             for segment, entry, read in zip(menu.segments(self.network), menu.entries, menu.read_bits(self.network), strict=True)
         ]
-        decisions = self._decision_prices(menu)
-        if menu.kind in (PolicyKind.STATIC, PolicyKind.GATE):
-            before = (*self._gate_prices(gate_network), *decisions)
+        decided = tuple(self.op_price(op, DECISION, 0) for op in decisions(menu, self.network))
+        if not menu.kind.escalates:
+            before = (*self._controller_prices(controller), *decided)
             return tuple((*before, *prices) for prices in own)
-        stages = [(*prices, *decisions[index : index + 1]) for index, prices in enumerate(own)]
+        stages = [(*prices, *decided[index : index + 1]) for index, prices in enumerate(own)]
         return tuple(tuple(price for stage in stages[: index + 1] for price in stage) for index in range(len(stages)))
 
-    def _gate_prices(self, gate: Network | None) -> tuple[OpPrice, ...]:
-        if gate is None:
+    def _controller(self, menu: Menu, shape: PolicyShape | None) -> Network | None:
+        """The controller that a policy of this shape runs for this menu; None where its kind has none."""
+        if shape is None and not menu.kind.has_controller:
+            return None
+        if shape is None or shape.kind is not menu.kind:
+            found = "none" if shape is None else f"that of a {shape.kind}"
+            raise ValueError(f"the shape of a {menu.kind} menu's policy must be given to price it, but {found} was")
+        return controller_of(shape, self.network.input_shape, len(menu.entries))
+
+    def _controller_prices(self, controller: Network | None) -> tuple[OpPrice, ...]:
+        if controller is None:
             return ()
-        own, ends = gate_assignment(gate), _ends(gate)
-        return tuple(self.op_price(op, own[op.name], own[op.name].weight_bits, logits=op in ends) for op in gate.ops)
+        own, ends = controller_assignment(controller), _ends(controller)
+        return tuple(self.op_price(op, own[op.name], own[op.name].weight_bits, logits=op in ends) for op in controller.ops)
 
-    def _decision_prices(self, menu: Menu) -> tuple[OpPrice, ...]:
-        """The one decision of a gate; that of every entry but the last of a cascade or exits."""
-        if menu.kind is PolicyKind.STATIC:
-            return ()
-        undecided = menu.entries[:-1]
-        sizes = [len(menu.entries)] if menu.kind is PolicyKind.GATE else [self._classes(entry) for entry in undecided]
-        return tuple(self.op_price(argmax_op(size), Precision(0, GATE_BITS), 0) for size in sizes)
-
-    def _classes(self, entry: MenuEntry) -> int:
-        return self.network.output_of(entry.exit).out_channels
-
-    def _menu_flash(self, menu: Menu, inferences: Iterable[Iterable[OpPrice]], gate: Network | None) -> int:
+    def _menu_flash(self, menu: Menu, inferences: Iterable[Iterable[OpPrice]], controller: Network | None) -> int:
         """Nested weights, their copies and kernels once, constants and program once per entry that runs them."""
         prices = [price for inference in inferences for price in inference]
-        weights = sum(self._stored_bytes(menu).values()) + sum(price.weight_bytes for price in self._gate_prices(gate))
+        weights = sum(self._stored_bytes(menu).values())
+        weights += sum(price.weight_bytes for price in self._controller_prices(controller))
         steps = [requantize_bytes(op, op in self._ends) for segment in menu.segments(self.network) for op in segment]
-        steps += [requantize_bytes(op, op in _ends(gate)) for op in gate.ops] if gate else []
+        steps += [requantize_bytes(op, op in _ends(controller)) for op in controller.ops] if controller else []
         own = weights + sum(steps) + STEP_BYTES * len(steps)
         return own + self.shared_flash_bytes(prices, menu.kind, len(menu.entries))
 
@@ -292,12 +152,12 @@ class CostModel:
             if op.has_weights
         }
 
-    def _menu_ram(self, menu: Menu, gate: Network | None) -> int:
+    def _menu_ram(self, menu: Menu, controller: Network | None) -> int:
         runs = menu.runs(self.network)
         assignments = [entry.assignment for entry in menu.entries][: len(runs)]
         arenas = [memory_plan(self.network, ops, bits, self.isa).arena_bytes for ops, bits in zip(runs, assignments, strict=True)]
-        if gate is not None:
-            arenas.append(memory_plan(gate, gate.ops, gate_assignment(gate), self.isa).arena_bytes)
+        if controller is not None:
+            arenas.append(memory_plan(controller, controller.ops, controller_assignment(controller), self.isa).arena_bytes)
         return self.input_bytes + max(arenas)
 
     @staticmethod
@@ -360,15 +220,6 @@ class CostModel:
         listed = tuple(prices)
         total = sum(price.latency_us for price in listed)
         return sum(price.latency_us * price.uncertainty for price in listed) / total
-
-
-def gate_assignment(gate: Network) -> BitAssignment:
-    """Every operation of a gate at 8 bits."""
-    return BitAssignment({op.name: Precision(GATE_BITS if op.has_weights else 0, GATE_BITS) for op in gate.ops})
-
-
-def _in_steps(price: float) -> float:
-    return round(price / PRICE_STEP) * PRICE_STEP
 
 
 def _ends(network: Network) -> frozenset[Op]:

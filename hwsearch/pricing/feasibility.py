@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 
 from hwsearch.errors import InfeasibleBudget
-from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, Cost
@@ -27,7 +26,7 @@ def require_reachable(space: SearchSpace, costs: CostModel, budget: Budget) -> N
     The cheapest latency and energy are those of the fastest static assignment, ending at the earliest exit if exits are
     allowed; the smallest flash is that of the narrowest one. Meeting every limit alone does not promise meeting all together.
     """
-    exits = space.network.exits if PolicyKind.EXIT in space.policies.kinds else ()
+    exits = space.network.exits if any(kind.shares_trunk for kind in space.policies.kinds) else ()
     reachable = {
         "latency_us": (fastest_assignment(space, costs), lambda cost: cost.latency_us),
         "energy_uj": (fastest_assignment(space, costs), lambda cost: cost.energy_uj),

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.graph.capture import capture_parameters
-from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.quantizers.heads import fit_exit_heads
@@ -25,7 +24,7 @@ def calibrate_activations(supernet: Supernet, images: Tensor) -> None:
     """Set every activation step to the least squared error on what the float network computes from `images`."""
 
     def observe(name: str, output: Tensor) -> None:
-        if supernet.is_logits(name) or supernet.network[name].kind is OpKind.MAX_POOL:
+        if supernet.is_logits(name) or supernet.network[name].kind.traits.passes_codes:
             return
         values = output.flatten()
         stride = -(-values.numel() // _SAMPLES_PER_TENSOR) | 1

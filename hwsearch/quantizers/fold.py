@@ -11,18 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from hwsearch.errors import SpaceError
-from hwsearch.graph.menu import Menu, PolicyKind
+from hwsearch.graph.menu import Menu
 from hwsearch.graph.network import INPUT
-from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.integers.integer_model import Codes, Int32, IntegerEntry, IntegerModel, OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import OPS
 from hwsearch.quantizers.nested import CODE_BITS
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.switchable import Statistics, integer_bias
+from hwsearch.quantizers.torch_ops import operate_whole
 
 MULTIPLIER_BITS = 31
 LARGEST_SHIFT = 51
@@ -57,7 +58,7 @@ def fold_model(
 ) -> IntegerModel:
     """The integer model of a menu; `statistics[k]` are the batch norm statistics of entry k's assignment.
 
-    `thresholds` are margins of real logits, one per entry but the last for `cascade` and `exit`, else none; each is rounded
+    `thresholds` are margins of real logits, one per entry but the last where the kind escalates, else none; each is rounded
     up to whole logit units of its entry, which decides for every logit as the real threshold would.
     """
     _check_policy(menu, statistics, thresholds, gate)
@@ -97,8 +98,8 @@ def integer_threshold(threshold: float, logit_step: float) -> int:
 
 def _check_policy(menu: Menu, statistics: Sequence[Statistics], thresholds: Sequence[float], gate: IntegerModel | None) -> None:
     count = len(menu.entries)
-    wanted = count - 1 if menu.kind in (PolicyKind.CASCADE, PolicyKind.EXIT) else 0
-    if len(statistics) != count or len(thresholds) != wanted or (gate is not None) != (menu.kind is PolicyKind.GATE):
+    wanted = count - 1 if menu.kind.escalates else 0
+    if len(statistics) != count or len(thresholds) != wanted or (gate is not None) != menu.kind.has_controller:
         raise SpaceError(
             f"A {menu.kind} menu of {count} entries must have {count} statistics, {wanted} thresholds and a gate if it is one, "
             f"but has {len(statistics)}, {len(thresholds)} and gate={gate is not None}; fit its policy first."
@@ -112,7 +113,7 @@ def stored_weights(supernet: Supernet, op: Op, bits: int) -> StoredWeights:
     if module.norm is not None:
         negated = (module.norm.scale < 0).reshape(-1, *[1] * (codes.dim() - 1))
         codes = torch.where(negated, 2**CODE_BITS - 1 - codes, codes)
-    if op.kind is OpKind.LINEAR:
+    if op.kind.traits.reads_vector:
         channels, height, width = op.in_shape if len(op.in_shape) == 3 else (op.in_shape[0], 1, 1)
         ordered = codes.reshape(-1, channels, height, width).permute(0, 2, 3, 1)  # [out, H, W, C]
         ordered = ordered.reshape(op.out_channels, 1, 1, -1)  # [out, 1, 1, in]
@@ -144,18 +145,19 @@ class _EntryFold:
         return IntegerEntry(constants=constants, logit_step=logit_step(self.supernet, self.assignment, ends_at))
 
     def constants(self, op: Op) -> OpConstants:
-        supernet, read_bits = self.supernet, self.assignment[op.name].activation_bits
+        supernet, record, read_bits = self.supernet, OPS[op.kind], self.assignment[op.name].activation_bits
         inputs = [supernet.step_and_zero(source, read_bits) for source in op.inputs]
         zeros = tuple(zero for _, zero in inputs)
-        if op.kind is OpKind.MAX_POOL:
+        if op.kind.traits.passes_codes:
             return _constants(input_zero=zeros, output_zero=zeros[0], output_max=2**read_bits - 1)
-        bias, units = self._weighted(op, zeros[0]) if op.has_weights else ((), _units(op, [float(step) for step, _ in inputs]))
+        steps = [float(step) for step, _ in inputs]
+        bias, units = self._weighted(op, zeros[0]) if op.has_weights else ((), record.units(op, steps))
         if supernet.is_logits(op.name):
             return _constants(bias=bias, input_zero=zeros, output_zero=0, output_max=0)
         written_bits = supernet.network.output_bits(op.name, self.assignment)
         step, zero = supernet.step_and_zero(op.name, written_bits)
         factors = [unit / float(step) for unit in units]
-        multiplier, shift = _add_scales(factors) if op.kind is OpKind.ADD else _scales(factors)
+        multiplier, shift = _common_shift(factors) if record.shares_shift else _scales(factors)
         return _constants(
             bias=bias,
             multiplier=multiplier,
@@ -200,20 +202,13 @@ def _constants(
     )
 
 
-def _units(op: Op, steps: Sequence[float]) -> list[float]:
-    """Real value of one accumulator unit of an operation without weights, per input."""
-    if op.kind is OpKind.AVG_POOL:
-        return [steps[0] / (op.kernel[0] * op.kernel[1])]
-    return list(steps)
-
-
 def _scales(factors: Sequence[float]) -> tuple[list[int], list[int]]:
     pairs = [multiplier_and_shift(factor) for factor in factors]
     return [multiplier for multiplier, _ in pairs], [shift for _, shift in pairs]
 
 
-def _add_scales(factors: Sequence[float]) -> tuple[list[int], list[int]]:
-    """One shift for both inputs of an addition, the largest at which both multipliers stay below 2^21."""
+def _common_shift(factors: Sequence[float]) -> tuple[list[int], list[int]]:
+    """One shift for all inputs, the largest at which all multipliers stay below 2^21."""
     _, shift = multiplier_and_shift(max(factors), bits=ADD_MULTIPLIER_BITS, largest_shift=LARGEST_ADD_SHIFT)
     return [math.floor(math.ldexp(factor, shift) + 0.5) for factor in factors], [shift]
 
@@ -236,47 +231,7 @@ def folded_forward(model: IntegerModel, index: int, codes: Codes) -> dict[str, T
     values = {INPUT: torch.from_numpy(codes.astype(np.float64)).permute(0, 3, 1, 2)}  # [N, C, H, W]
     for op in model.network.path(model.menu.exits_passed(index)):
         inputs = [values[source] for source in op.inputs]
-        values[op.name] = _folded_op(model, op, inputs, entry.constants[op.name], assignment)
+        bits = assignment[op.name].weight_bits
+        weights = _centred(model.stored[op.name], bits).double() if op.has_weights else None
+        values[op.name] = operate_whole(op, inputs, weights, entry.constants[op.name])
     return values
-
-
-def _folded_op(model: IntegerModel, op: Op, inputs: list[Tensor], constants: OpConstants, assignment: BitAssignment) -> Tensor:
-    if op.kind is OpKind.MAX_POOL:
-        pooled: Tensor = F.max_pool2d(inputs[0], op.kernel, op.stride, op.padding)  # [N, C, H, W]
-        return pooled
-    centred = [x - zero for x, zero in zip(inputs, constants.input_zero, strict=True)]
-    if op.kind is OpKind.ADD:
-        m0, m1 = (int(m) for m in constants.multiplier)
-        total = centred[0].long() * m0 + centred[1].long() * m1
-        return _clamp_codes(_shift_rounding(total, torch.from_numpy(constants.shift).long()), constants)
-    if op.has_weights:
-        accumulator = _accumulate(model.stored[op.name], op, inputs[0], constants, assignment[op.name].weight_bits)
-        if not len(constants.multiplier):
-            return accumulator.flatten(1)  # [N, classes]
-    elif op.kind is OpKind.AVG_POOL:
-        accumulator = F.avg_pool2d(centred[0], op.kernel, op.stride, op.padding, divisor_override=1)  # [N, C, H, W]
-    else:
-        accumulator = centred[0]
-    shape = (-1, *[1] * (accumulator.dim() - 2))
-    product: Tensor = accumulator.long() * torch.from_numpy(constants.multiplier).long().reshape(shape)
-    return _clamp_codes(_shift_rounding(product, torch.from_numpy(constants.shift).long().reshape(shape)), constants)
-
-
-def _accumulate(stored: StoredWeights, op: Op, x: Tensor, constants: OpConstants, bits: int) -> Tensor:
-    weight = _centred(stored, bits).double()  # [out, kernel_h, kernel_w, in / groups]
-    bias = torch.from_numpy(constants.bias).double()
-    if op.kind is OpKind.LINEAR:
-        flat = x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x  # [N, in]
-        return flat @ weight.reshape(op.out_channels, -1).T + bias  # [N, out]
-    rows, columns = op.padding
-    padded = F.pad(x, (columns, columns, rows, rows), value=float(constants.input_zero[0]))
-    return F.conv2d(padded, weight.permute(0, 3, 1, 2), bias, op.stride, 0, 1, op.groups)  # [N, C, H, W]
-
-
-def _shift_rounding(value: Tensor, shift: Tensor) -> Tensor:
-    half = torch.ones_like(shift) << (shift - 1)
-    return torch.bitwise_right_shift(value + half, shift)
-
-
-def _clamp_codes(value: Tensor, constants: OpConstants) -> Tensor:
-    return torch.clamp(value + constants.output_zero, 0, constants.output_max).double()

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.tasks.task import Split
@@ -28,7 +28,7 @@ def linear_heads(supernet: Supernet) -> dict[str, Op]:
     network = supernet.network
     ends = {name: network.output_of(name) for name in (*network.exits, "")}
     alone = {name for name in ends if not name or sum(op.has_weights for op in network.ops if op.exit == name) == 1}
-    return {name: op for name, op in ends.items() if name in alone and op.kind is OpKind.LINEAR}
+    return {name: op for name, op in ends.items() if name in alone and op.kind.traits.reads_vector}
 
 
 def fit_exit_heads(supernet: Supernet, split: Split) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hwsearch.errors import NetworkError
 from hwsearch.graph.network import INPUT, Network
-from hwsearch.graph.op import Op, OpKind
+from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.integers.integer_model import Codes
 from hwsearch.quantizers.nested import NestedWeight
@@ -27,10 +27,10 @@ from hwsearch.quantizers.tensors import (
     check_quantizable,
     code_source,
     is_unsigned,
-    operate,
     read_widths,
     weight_widths,
 )
+from hwsearch.quantizers.torch_ops import operate
 from hwsearch.quantizers.uniform import ActivationQuantizer, InputQuantizer, straight_through
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class WeightedOp(nn.Module):
 
 def weight_shape(op: Op) -> tuple[int, ...]:
     """Shape of an operation's weights as torch keeps them."""
-    if op.kind is OpKind.LINEAR:
+    if op.kind.traits.reads_vector:
         return (op.out_channels, op.reduction)
     return (op.out_channels, op.in_shape[0] // op.groups, *op.kernel)
 
@@ -152,7 +152,7 @@ class Supernet(nn.Module):
     def _make_activations(self) -> None:
         unsigned_input = self.input_quantizer.zero == 0
         for op in self.network.ops:
-            if self.is_logits(op.name) or op.kind is OpKind.MAX_POOL:
+            if self.is_logits(op.name) or op.kind.traits.passes_codes:
                 continue
             self.activations[_key(op.name)] = ActivationQuantizer(
                 read_widths(self.network, op.name, self.options),
@@ -234,7 +234,7 @@ class Supernet(nn.Module):
         for op in self.path(exits):
             inputs = [self._read(op, source, values) for source in op.inputs]
             y = self._weigh(op, inputs[0], assignment[op.name], finish) if op.has_weights else operate(op, inputs)
-            if op.kind is not OpKind.MAX_POOL and not self.is_logits(op.name):
+            if not op.kind.traits.passes_codes and not self.is_logits(op.name):
                 y = self.activation(op.name)(y, assignment[self._readers[op.name]].activation_bits)
             values[op.name] = y
         return values

@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.hardware.cost import Budget, PolicyCost
-from hwsearch.pricing.cost_model import OpPrice
+from hwsearch.pricing.prices import OpPrice
 from hwsearch.results.front import FrontPoint
 
 INK, MUTED, RULE = "#1f2933", "#7b8794", "#e4e7eb"

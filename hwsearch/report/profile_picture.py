@@ -57,7 +57,7 @@ def profile_cells(profile: HardwareProfile) -> Cells:
 
 def _family(row: Measurement) -> str:
     name = _NAMES.get(row.op, str(row.op))
-    return f"{name} {row.kernel[0]}x{row.kernel[1]}" if row.op in (OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D) else name
+    return f"{name} {row.kernel[0]}x{row.kernel[1]}" if row.op.has_weights and not row.op.traits.reads_vector else name
 
 
 def _cell(
@@ -81,7 +81,7 @@ def _cell(
 def work_of(row: Measurement) -> int:
     """Products of a row's operation, or outputs where it has no weights."""
     outputs = math.prod(row.out_shape)
-    if row.op is OpKind.LINEAR:
+    if row.op.traits.reads_vector:
         return outputs * math.prod(row.in_shape)
     if row.op.has_weights:
         return outputs * math.prod(row.kernel) * (row.in_shape[0] // row.groups)

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hwsearch.files import write_whole
-from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.op import shape_text
 from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.header import ProfileHeader
 from hwsearch.integers.integer_model import IntegerModel
-from hwsearch.pricing.cost_model import CostModel, OpPrice
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.prices import OpPrice
 from hwsearch.report.charts import entry_colours, figure_html, front_figure, plotly_script, price_figure
 from hwsearch.results.final_model import FinalModel
 from hwsearch.results.front import ParetoFront
@@ -123,9 +123,9 @@ def _percent(share: float, digits: int = 2) -> str:
 
 
 def _entry_names(data: ReportData) -> list[str]:
-    """`exit1`, `end` for exits; `entry 1` and so on otherwise."""
+    """`exit1`, `end` on a shared trunk; `entry 1` and so on otherwise."""
     entries = data.final.model.menu.entries
-    if data.final.model.menu.kind is PolicyKind.EXIT:
+    if data.final.model.menu.kind.shares_trunk:
         return [entry.exit or "end" for entry in entries]
     return [f"entry {index}" for index in range(1, len(entries) + 1)]
 
@@ -163,16 +163,12 @@ def _saving(data: ReportData) -> str:
 def _policy(data: ReportData) -> str:
     """How the model decides, in one or two sentences."""
     model = data.final.model
-    names = _entry_names(data)
-    stops = ", ".join(f"{name} if it is {value} or more" for value, name in zip(model.thresholds, names, strict=False))
-    margin = "the margin between the two best logits"
-    sentences = {
-        PolicyKind.STATIC: "A static model: every input takes the same way.",
-        PolicyKind.GATE: f"A gate: a small network looks at the downsampled input and picks one of {len(names)} entries.",
-        PolicyKind.CASCADE: f"A cascade: entries run one after another, and {margin} decides when to stop: at {stops}.",
-        PolicyKind.EXIT: f"A model with exits: {margin} decides where to stop: at {stops}, at the end otherwise.",
-    }
-    return _text(sentences[model.menu.kind])
+    told = f"Policy: {model.menu.kind}. {model.menu.kind.description}"
+    if model.menu.kind.escalates:
+        stops = zip(_entry_names(data), model.thresholds, strict=False)
+        places = ", ".join(f"at {name} if it is {threshold} or more" for name, threshold in stops)
+        told += f" The margin between the two best logits decides where to stop: {places}."
+    return _text(told)
 
 
 _LIMITS = {

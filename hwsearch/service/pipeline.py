@@ -176,14 +176,12 @@ class Pipeline:
         return uniform_baselines(self.supernet, self.task, self.space, self.costs)
 
     def _report_data(self, final: FinalModel) -> ReportData:
-        model = final.model
-        gate = model.gate.network if model.gate else None
         return ReportData(
             final=final,
             front=self.front,
             chosen_trial=self.chosen.trial,
             header=self.profile.header,
-            inferences=self.costs.inferences(model.menu, gate),
+            inferences=self.costs.inferences(final.model.menu, final.shape),
             references=self.baselines,
             inputs=_shown_inputs(final),
             split="test",

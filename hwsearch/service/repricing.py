@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hwsearch.errors import ProfileError
-from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import Network
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace, load_space, network_for_space
@@ -74,16 +73,8 @@ def _priced(point: FrontPoint, network: Network, profile: HardwareProfile, *, wi
         assignments = widen([entry.assignment for entry in menu.entries], network, profile)
         entries = tuple(replace(entry, assignment=own) for entry, own in zip(menu.entries, assignments, strict=True))
         menu = replace(menu, entries=entries)
-    paths = CostModel(network, profile).paths(menu, _gate(point, network))
+    paths = CostModel(network, profile).paths(menu, point.shape)
     return replace(point, menu=menu, cost=PolicyCost.of_paths(paths, point.shares))
-
-
-def _gate(point: FrontPoint, network: Network) -> Network | None:
-    if point.shape.kind is not PolicyKind.GATE:
-        return None
-    from hwsearch.predictors.gate import gate_graph
-
-    return gate_graph(point.shape, network.input_shape, len(point.menu.entries))
 
 
 def price_run(run: Path, profile_name: str, *, wider: bool) -> tuple[views.Record, str]:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
-from hwsearch.predictors.policy import EntryResults, cross_fitted
+from hwsearch.predictors.fitted import EntryResults
+from hwsearch.predictors.policy import cross_fitted
 from hwsearch.quantizers.calibrate import STATISTICS_IMAGES, estimate_statistics
 from hwsearch.quantizers.evaluation import PathEvaluation, evaluate
 from hwsearch.quantizers.supernet import Supernet

@@ -7,6 +7,7 @@ swept over latencies, without any training, is the static preview.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
@@ -127,14 +128,15 @@ class MenuBuilder:
     def menu(self, proposal: Proposal) -> tuple[Menu, PolicyShape]:
         """The menu, and the policy's shape to go with it: a dynamic one whose entries coincide is static."""
         chosen = [self.assignment(proposal.sets, target) for target in proposal.targets]
-        if proposal.shape.kind is PolicyKind.EXIT:
+        kind = proposal.shape.kind
+        if kind.shares_trunk:
             entries = tuple(MenuEntry(assignment=chosen[0], exit=name) for name in (*proposal.exits, ""))
-            return Menu(kind=PolicyKind.EXIT, entries=entries), proposal.shape
+            return Menu(kind=kind, entries=entries), proposal.shape
         distinct = list(dict.fromkeys(chosen))
         if len(distinct) == 1:
             entry = MenuEntry(assignment=distinct[0])
             return Menu(kind=PolicyKind.STATIC, entries=(entry,)), PolicyShape(kind=PolicyKind.STATIC)
-        return self._ordered(proposal.shape.kind, distinct), _shortened(proposal.shape, len(distinct))
+        return self._ordered(kind, distinct), _shortened(proposal.shape, len(distinct))
 
     def _ordered(self, kind: PolicyKind, assignments: Sequence[BitAssignment]) -> Menu:
         """A menu of whole-trunk assignments, from the fastest to the slowest with weights stored as this menu stores them."""
@@ -149,10 +151,8 @@ def _priced(options: Sequence[UnitPrice], precision: Precision) -> UnitPrice:
 
 
 def _shortened(shape: PolicyShape, entries: int) -> PolicyShape:
-    """A cascade's shape with one escalation share per decision that is left."""
-    if shape.kind is not PolicyKind.CASCADE:
-        return shape
-    return PolicyShape(kind=shape.kind, escalation=shape.escalation[: entries - 1])
+    """The shape with one escalation share per decision that is left, where entries escalate."""
+    return replace(shape, escalation=shape.escalation[: entries - 1])
 
 
 def preview(

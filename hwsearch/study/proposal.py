@@ -8,41 +8,21 @@ every trial, whatever its policy: a sampler learns most from a fixed set.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations, combinations_with_replacement
+from itertools import combinations_with_replacement
 from math import log2
 from typing import Any
 
 from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, Unit
+from hwsearch.predictors.exit import chosen_exits
+from hwsearch.predictors.parameters import Category, Interval, Parameter, Params
+from hwsearch.predictors.policy import POLICIES
+from hwsearch.predictors.threshold import escalation_parameters
 
-Params = Mapping[str, Any]
 PrecisionSets = Mapping[str, tuple[Precision, ...]]
 
-ALL_EXITS = "+"
-"""Between the names of the exits that a policy uses."""
 MAX_SEEDED_TARGETS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Category:
-    """A parameter without order."""
-
-    name: str
-    options: tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A real parameter."""
-
-    name: str
-    low: float
-    high: float
-    log: bool = False
-
-
-Parameter = Category | Interval
 
 
 def parameters(space: SearchSpace) -> tuple[Parameter, ...]:
@@ -58,42 +38,34 @@ def _unit_parameters(space: SearchSpace) -> Iterator[Parameter]:
 
 
 def _policy_parameters(space: SearchSpace) -> Iterator[Parameter]:
-    ranges = space.policies
-    kinds = usable_kinds(space)
+    """What several kinds have in common and what each has of its own; for one seed the trials hang on this order."""
+    kinds, most = usable_kinds(space), space.policies.max_entries
     yield Interval(name="target", low=0.0, high=1.0)
     if len(kinds) > 1:
         yield Category(name="policy", options=tuple(str(kind) for kind in kinds))
-    if {PolicyKind.GATE, PolicyKind.CASCADE} & set(kinds):
+    if any(map(_has_own_entries, kinds)):
         yield Interval(name="descent", low=0.0, high=1.0)
-        if ranges.max_entries > 2:
-            yield Category(name="entries", options=tuple(range(2, ranges.max_entries + 1)))
-    if PolicyKind.GATE in kinds:
-        yield Category(name="gate_grid", options=ranges.gate_grids)
-        yield Category(name="gate_hidden", options=ranges.gate_hidden)
-        yield Interval(name="trade_off", low=0.01, high=10.0, log=True)
-    if PolicyKind.EXIT in kinds:
-        yield Category(name="exits", options=tuple(exit_sets(space)))
-    for stage in range(_max_stages(space)):
-        yield Interval(name=f"escalation{stage}", low=0.02, high=0.9)
+        if most > 2:
+            yield Category(name="entries", options=tuple(range(2, most + 1)))
+    for kind, policy in POLICIES.items():
+        yield from policy.parameters(space) if kind in kinds else ()
+    yield from escalation_parameters(max((_most_entries(space, kind) - 1 for kind in kinds if kind.escalates), default=0))
+
+
+def _has_own_entries(kind: PolicyKind) -> bool:
+    """Whether each entry of its menus has an assignment of its own."""
+    return not kind.has_one_entry and not kind.shares_trunk
 
 
 def usable_kinds(space: SearchSpace) -> tuple[PolicyKind, ...]:
     """Kinds of policy that the space allows and its network can have."""
-    return tuple(kind for kind in space.policies.kinds if kind is not PolicyKind.EXIT or space.network.exits)
+    return tuple(kind for kind in space.policies.kinds if not kind.shares_trunk or space.network.exits)
 
 
-def exit_sets(space: SearchSpace) -> list[str]:
-    """Every choice of one exit or more, up to the entries that a menu may have, joined by `+`."""
-    sizes = range(1, min(len(space.network.exits), space.policies.max_entries - 1) + 1)
-    return [ALL_EXITS.join(chosen) for chosen in chain(*(combinations(space.network.exits, size) for size in sizes))]
-
-
-def _max_stages(space: SearchSpace) -> int:
-    """Decisions of the longest cascade or the longest row of exits."""
-    kinds = usable_kinds(space)
-    cascade = space.policies.max_entries - 1 if PolicyKind.CASCADE in kinds else 0
-    exits = min(len(space.network.exits), space.policies.max_entries - 1) if PolicyKind.EXIT in kinds else 0
-    return max(cascade, exits)
+def _most_entries(space: SearchSpace, kind: PolicyKind) -> int:
+    """Entries of the longest menu of a dynamic kind; on a shared trunk there are no more than the exits and its end."""
+    ends = len(space.network.exits) + 1
+    return min(ends, space.policies.max_entries) if kind.shares_trunk else space.policies.max_entries
 
 
 # --- precision sets ---------------------------------------------------------------------------------------------------
@@ -148,7 +120,7 @@ class Proposal:
     """A trial's wishes: precision sets, a policy, and how fast each entry shall be.
 
     `targets`: for each entry from the cheapest on, its place between the fastest assignment (0) and the slowest
-    within the budget (1). `exits`: those of an `exit` policy.
+    within the budget (1); one for all entries of a shared trunk. `exits`: those on a shared trunk.
     """
 
     sets: PrecisionSets
@@ -160,25 +132,14 @@ class Proposal:
 def read_proposal(space: SearchSpace, params: Params) -> Proposal:
     """The proposal that a trial's parameters stand for."""
     kind = PolicyKind(params["policy"]) if "policy" in params else usable_kinds(space)[0]
-    sets = precision_sets(space, params)
-    if kind is PolicyKind.STATIC:
-        return Proposal(sets=sets, shape=PolicyShape(kind=kind), targets=(params["target"],))
-    if kind is PolicyKind.EXIT:
-        exits = tuple(params["exits"].split(ALL_EXITS))
-        shape = PolicyShape(kind=kind, escalation=_escalation(params, len(exits)))
-        return Proposal(sets=sets, shape=shape, targets=(params["target"],), exits=exits)
-    targets = _descending(params["target"], params["descent"], params.get("entries", 2))
-    if kind is PolicyKind.CASCADE:
-        shape = PolicyShape(kind=kind, escalation=_escalation(params, len(targets) - 1))
-    else:
-        shape = PolicyShape(
-            kind=kind, gate_grid=params["gate_grid"], gate_hidden=params["gate_hidden"], trade_off=params["trade_off"]
-        )
-    return Proposal(sets=sets, shape=shape, targets=targets)
+    exits = chosen_exits(params) if kind.shares_trunk else ()
+    targets = _targets(params) if _has_own_entries(kind) else (params["target"],)
+    shape = POLICIES[kind].shape(params, len(exits) + len(targets))
+    return Proposal(sets=precision_sets(space, params), shape=shape, targets=targets, exits=exits)
 
 
-def _escalation(params: Params, stages: int) -> tuple[float, ...]:
-    return tuple(params[f"escalation{stage}"] for stage in range(stages))
+def _targets(params: Params) -> tuple[float, ...]:
+    return _descending(params["target"], params["descent"], params.get("entries", 2))
 
 
 def _descending(top: float, descent: float, entries: int) -> tuple[float, ...]:
@@ -196,7 +157,7 @@ def seeded_trials(space: SearchSpace) -> list[dict[str, Any]]:
     """
     whole = {p.name: max(p.options, key=_extent) for p in _unit_parameters(space) if isinstance(p, Category)}
     kinds = usable_kinds(space)
-    plainest = PolicyKind.STATIC if PolicyKind.STATIC in kinds else kinds[0]
+    plainest = max(kinds, key=lambda kind: kind.has_one_entry)
     uniform = [{**_uniform(space, bits), **_policy(space, plainest), "target": 1.0} for bits in _uniform_bits(space)]
     targets = [place / MAX_SEEDED_TARGETS for place in range(MAX_SEEDED_TARGETS)]
     rest = [{**whole, **_policy(space, kind), "target": target} for target in targets for kind in kinds]
@@ -226,7 +187,7 @@ def _uniform(space: SearchSpace, bits: int) -> dict[str, str]:
 
 def _policy(space: SearchSpace, kind: PolicyKind) -> dict[str, Any]:
     """A middling policy of one kind: two entries far apart, a third of the inputs sent on, the last exit."""
-    exits = space.network.exits[-1:] if kind is PolicyKind.EXIT else ()
+    exits = space.network.exits[-1:] if kind.shares_trunk else ()
     fixed = {"policy": str(kind), "descent": 1.0, "entries": 2, "escalation0": 0.3}
     return _known(space, fixed | ({"exits": exits[0]} if exits else {}))
 

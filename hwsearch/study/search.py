@@ -19,11 +19,11 @@ import optuna
 
 import hwsearch
 from hwsearch.errors import JobError
-from hwsearch.graph.menu import Menu, PolicyKind, PolicyShape
+from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.hardware.cost import Budget, Cost, PolicyCost
-from hwsearch.predictors.gate import gate_graph
+from hwsearch.predictors.parameters import Category, Parameter
 from hwsearch.pricing.cost_model import CostModel
 from hwsearch.pricing.feasibility import require_reachable
 from hwsearch.progress import Progress, silent
@@ -33,7 +33,7 @@ from hwsearch.results.front import FrontPoint, ParetoFront, non_dominated
 from hwsearch.study.evaluate import Material, PolicyAnswer, PolicyQuestion, build, evaluate_assignment, evaluate_policy
 from hwsearch.study.pool import Pool, open_pool
 from hwsearch.study.preview import MenuBuilder, measure_sensitivities
-from hwsearch.study.proposal import Category, Parameter, parameters, read_proposal, seeded_trials
+from hwsearch.study.proposal import parameters, read_proposal, seeded_trials
 from hwsearch.study.trial_log import TrialLog, TrialRecord
 from hwsearch.tasks.task import Task
 
@@ -223,9 +223,7 @@ class _Trials:
 
     def _plan(self, number: int, params: Mapping[str, Any], builder: MenuBuilder) -> _Plan:
         menu, shape = builder.menu(read_proposal(self._space, params))
-        is_gate = shape.kind is PolicyKind.GATE
-        gate = gate_graph(shape, self._space.network.input_shape, len(menu.entries)) if is_gate else None
-        paths = self._costs.paths(menu, gate)
+        paths = self._costs.paths(menu, shape)
         fastest = int(np.argmin([path.latency_us for path in paths]))
         lowest = PolicyCost.of_paths(paths, [float(index == fastest) for index in range(len(paths))])
         return _Plan(number=number, params=params, menu=menu, shape=shape, paths=paths, excess=self._budget.excess(lowest))

@@ -1,32 +1,25 @@
-"""Every emulated core computes what the reference says; their cycle models follow the table in timing.py."""
+"""Every emulated core computes what the reference says; their cycle models follow the table in cycle_model.py."""
 
 from pathlib import Path
 
 import pytest
 
-from hwsearch.emulation.cycles import (
-    CORES,
-    CORTEX_M0PLUS,
-    CORTEX_M0PLUS_SMALL,
-    CORTEX_M4,
-    CORTEX_M7,
-    CORTEX_M33,
-    ESP32_C3,
-    NO_WAIT,
-    CoreTiming,
-    FlashTiming,
-    core_timing,
-)
-from hwsearch.emulation.dual_issue import issue_costs
+from hwsearch.emulation.cores.cortex_m0plus import CORTEX_M0PLUS
+from hwsearch.emulation.cores.cortex_m0plus_small import CORTEX_M0PLUS_SMALL
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
+from hwsearch.emulation.cores.cortex_m7 import CORTEX_M7
+from hwsearch.emulation.cores.cortex_m33 import CORTEX_M33
+from hwsearch.emulation.cores.esp32_c3 import ESP32_C3
 from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.flash import NO_WAIT, FlashTiming
+from hwsearch.emulation.processor_core import Core
 from hwsearch.emulation.thumb import decoder
 from hwsearch.emulation.toolchain import build_elf, find_compiler
-from hwsearch.errors import ProfileError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.integers import reference
-from hwsearch.measuring.cases import random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.integers.cases import random_case
+from hwsearch.integers.op_kinds import run_op
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 OTHERS = (CORTEX_M33, CORTEX_M7, CORTEX_M0PLUS, ESP32_C3)
 OPS = (
@@ -39,21 +32,21 @@ OPS = (
 )  # fmt: skip
 
 
-def target(core: CoreTiming) -> EmulatorTarget:
-    return EmulatorTarget(compiler=find_compiler(core.processor, "ziglang"), flash=NO_WAIT, timing=core, watch_alignment=True)
+def target(core: Core) -> EmulatorTarget:
+    return EmulatorTarget(compiler=find_compiler(core.build_target, "ziglang"), flash=NO_WAIT, core=core, watch_alignment=True)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("core", OTHERS, ids=lambda core: core.processor)
+@pytest.mark.parametrize("core", OTHERS, ids=lambda core: core.build_target.name)
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
-def test_every_core_computes_what_the_reference_says(core: CoreTiming, op: Op) -> None:
+def test_every_core_computes_what_the_reference_says(core: Core, op: Op) -> None:
     """The Cortex-M0+ faults on unaligned words and the ESP32-C3 traps, so none may be touched."""
     for bits in (8, 4, 2):
         precision = Precision(bits if op.has_weights else 0, bits)
         case = random_case(op, precision, precision.weight_bits, seed=11)
         place = target(core)
         timing = place.time(case)
-        codes = reference.run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
+        codes = run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
         assert timing.output == codes.tobytes()
         assert timing.median > 0
 
@@ -76,7 +69,9 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     declared = "void multiply(unsigned); void load(unsigned, void *); void store(unsigned, void *); void call(unsigned);\n"
     quiet = '#pragma GCC diagnostic ignored "-Wunused-parameter"\n'
     source.write_text(quiet + declared + '__asm__(".syntax unified");\n' + LOOPS)
-    return build_elf([source], out=folder / "loops.elf", compiler=find_compiler("cortex-m0plus", "ziglang"), keep=NAMES)
+    return build_elf(
+        [source], out=folder / "loops.elf", compiler=find_compiler(CORTEX_M0PLUS.build_target, "ziglang"), keep=NAMES
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +87,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (CORTEX_M7, "load", 1 + 1 + 1),  # both loads; the count and the branch; one more, taken
     ],
 )
-def test_a_turn_of_a_loop_costs_what_the_table_says(image: Path, core: CoreTiming, function: str, turn: int) -> None:
+def test_a_turn_of_a_loop_costs_what_the_table_says(image: Path, core: Core, function: str, turn: int) -> None:
     emulated = EmulatedCore(image, core=core, flash=NO_WAIT)
     place = emulated.reserve(8)
     cycles = []
@@ -105,7 +100,7 @@ def test_a_turn_of_a_loop_costs_what_the_table_says(image: Path, core: CoreTimin
 def thumb(*halfwords: int) -> list[int]:
     """Cycles that each instruction of a stretch adds on a dual-issue core."""
     code = b"".join(word.to_bytes(2, "little") for word in halfwords)
-    return issue_costs(decoder().decode(code, 0x0800_0000), 7)[0]
+    return CORTEX_M7.cycle_model.issue(decoder().decode(code, 0x0800_0000))[0]
 
 
 def test_two_independent_instructions_share_a_cycle_and_dependent_ones_do_not() -> None:
@@ -160,11 +155,3 @@ def test_native_and_python_counts_agree_on_a_set_associative_cache(image: Path) 
         core.call("load", 50, constant)
         runs.append(core.last)
     assert runs[0] == runs[1] and runs[0].flash_cycles > 0
-
-
-def test_every_named_core_has_a_compiler_and_says_how_far_it_was_validated() -> None:
-    for name, core in CORES.items():
-        assert core_timing(name) is core and core.validity
-        assert find_compiler(core.processor, "ziglang").flags
-    with pytest.raises(ProfileError, match="must be one of Cortex-M4, "):
-        core_timing("Cortex-M55")

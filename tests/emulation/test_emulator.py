@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 
 from hwsearch.emulation.block_counts import native_hooks
-from hwsearch.emulation.cycles import CORTEX_M4, NO_WAIT, STM32L4PLUS_120MHZ, FlashTiming
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
 from hwsearch.emulation.emulator import EmulatedCore, EmulatorError
-from hwsearch.emulation.toolchain import FLASH_START, RAM_START, build_elf, find_compiler
+from hwsearch.emulation.flash import NO_WAIT, STM32L4PLUS_120MHZ, FlashTiming
+from hwsearch.emulation.linker_script import FLASH_START, RAM_START
+from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.errors import ToolchainError
 
-RETURN = 1 + CORTEX_M4.refill
+REFILL = 3
+RETURN = 1 + REFILL
 """`bx lr`."""
 
 LOOPS = """
@@ -83,7 +86,7 @@ def elf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_elf(
         [folder / "loops.c", folder / "functions.c"],
         out=folder / "image.elf",
-        compiler=find_compiler("cortex-m4"),
+        compiler=find_compiler(CORTEX_M4.build_target),
         keep=[*names, "sum_of_six", "mixed", "touch"],
     )
 
@@ -93,7 +96,7 @@ def core(elf: Path) -> EmulatedCore:
     return EmulatedCore(elf, flash=NO_WAIT)
 
 
-TAKEN = 1 + CORTEX_M4.refill
+TAKEN = 1 + REFILL
 PER_TURN = [
     ("empty_loop", 0),
     ("alu", 2),
@@ -118,14 +121,14 @@ def test_a_loop_costs_what_the_table_says(core: EmulatedCore, name: str, body: i
     data = core.place(np.full(16, RAM_START, "<u4").tobytes())
     core.call(name, turns, data, 0, 0)
     # Every turn: the body, the subtraction and the branch, which falls through in the last turn.
-    assert core.cycles == turns * (body + 1 + TAKEN) - CORTEX_M4.refill + RETURN
+    assert core.cycles == turns * (body + 1 + TAKEN) - REFILL + RETURN
 
 
 def test_a_branch_to_an_unaligned_wide_instruction_costs_one_more(core: EmulatedCore) -> None:
     turns = 10
     core.call("odd_target", turns)
     # The leading branch arrives there once, the loop's own turns - 1 times.
-    assert core.cycles == TAKEN + turns * (1 + TAKEN) - CORTEX_M4.refill + RETURN + turns
+    assert core.cycles == TAKEN + turns * (1 + TAKEN) - REFILL + RETURN + turns
 
 
 def test_a_block_that_the_emulator_cuts_costs_the_same(core: EmulatedCore) -> None:
@@ -136,7 +139,7 @@ def test_a_block_that_the_emulator_cuts_costs_the_same(core: EmulatedCore) -> No
     before = core.cycles
     core.call("cut_by_page", turns, data)
     assert core.image.sizes["cut_by_page"] > 1024 + 8, "the loop must straddle a page wherever it begins"
-    assert core.cycles - before == turns * (200 * (3 + 2) + 1 + TAKEN) - CORTEX_M4.refill
+    assert core.cycles - before == turns * (200 * (3 + 2) + 1 + TAKEN) - REFILL
 
 
 def test_arguments_beyond_four_lie_on_the_stack(core: EmulatedCore) -> None:
@@ -236,7 +239,7 @@ def test_what_does_not_fit_is_refused(core: EmulatedCore) -> None:
 def test_a_stripped_image_is_refused(tmp_path: Path) -> None:
     source = tmp_path / "one.c"
     source.write_text("int one(void);\nint one(void) { return 1; }\n")
-    compiler = find_compiler("cortex-m4")
+    compiler = find_compiler(CORTEX_M4.build_target)
     stripped = replace(compiler, flags=(*compiler.flags, "-Wl,--strip-all"))
     elf = build_elf([source], out=tmp_path / "one.elf", compiler=stripped, keep=["one"])
     with pytest.raises(ToolchainError, match=r"must have code and symbols, but one\.elf has not"):

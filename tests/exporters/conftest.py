@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwsearch.graph.controllers import argmax_op, gate_graph
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Activation, Op, OpKind
@@ -18,7 +19,7 @@ from hwsearch.integers.execute import run_entry, run_model
 from hwsearch.integers.integer_model import Codes, IntegerEntry, IntegerModel, OpConstants, StoredWeights
 from hwsearch.measuring.grid import Work
 from hwsearch.measuring.measure import measure
-from hwsearch.pricing.cost_model import CostModel, argmax_op
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.results.final_model import Certificate, FinalModel
 
 CLASSES = 5
@@ -58,14 +59,9 @@ def _head(name: str, source: str, shape: tuple[int, int, int]) -> list[Op]:
     ]  # fmt: skip
 
 
-def gate_network(classes: int) -> Network:
-    ops = [
-        Op(name="pool", kind=OpKind.AVG_POOL, inputs=(INPUT,), in_shape=(3, 9, 7), out_shape=(3, 3, 2), kernel=(3, 3),
-           stride=(3, 3)),
-        Op(name="hidden", kind=OpKind.LINEAR, inputs=("pool",), in_shape=(3, 3, 2), out_shape=(6,), activation=Activation.RELU),
-        Op(name="choice", kind=OpKind.LINEAR, inputs=("hidden",), in_shape=(6,), out_shape=(classes,)),
-    ]  # fmt: skip
-    return Network(ops, (3, 9, 7), "gate")
+def shape_of(kind: PolicyKind) -> PolicyShape:
+    """A gate has a grid of 3 rows and 2 columns and 6 hidden units."""
+    return PolicyShape(kind=kind, gate_grid=3, gate_hidden=6) if kind is PolicyKind.GATE else PolicyShape(kind=kind)
 
 
 def random_codes(count: int, seed: int) -> Codes:
@@ -176,14 +172,14 @@ def _folded(network: Network, menu: Menu, rng: np.random.Generator, gate: Intege
 
 def _gate(entries: int, rng: np.random.Generator) -> IntegerModel:
     """A gate whose classes are made about equally likely by their biases."""
-    network = gate_network(entries)
+    network = gate_graph(shape_of(PolicyKind.GATE), (3, 9, 7), entries)
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=_random_assignment(network, rng, (8,))),))
     gate = _folded(network, menu, rng)
     logits = run_entry(gate, 0, random_codes(64, 3))[""]
     entry = gate.entries[0]
-    choice = entry.constants["choice"]
+    choice = entry.constants["gate.choice"]
     balanced = dataclasses.replace(choice, bias=(choice.bias - np.median(logits, axis=0)).astype(np.int32))
-    constants = {**entry.constants, "choice": balanced}
+    constants = {**entry.constants, "gate.choice": balanced}
     return dataclasses.replace(gate, entries=(dataclasses.replace(entry, constants=constants),))
 
 
@@ -210,8 +206,7 @@ def _make(kind: str, *, entries: int = 3, seed: int = 0, widths: tuple[int, ...]
     menu = Menu(kind=policy, entries=listed)
     gate = _gate(len(listed), rng) if policy is PolicyKind.GATE else None
     model = _folded(network, menu, rng, gate)
-    escalates = policy in (PolicyKind.CASCADE, PolicyKind.EXIT)
-    return dataclasses.replace(model, thresholds=_median_margins(model)) if escalates else model
+    return dataclasses.replace(model, thresholds=_median_margins(model)) if policy.escalates else model
 
 
 def _works(model: IntegerModel) -> list[Work]:
@@ -240,12 +235,12 @@ def _final(model: IntegerModel, profile: HardwareProfile, *, count: int = 24) ->
     codes = random_codes(count, 5)
     answers = run_model(model, codes)
     shares = tuple(float(np.mean(answers.entries == index)) for index in range(len(model.entries)))
-    paths = CostModel(model.network, profile).paths(model.menu, model.gate.network if model.gate else None)
+    paths = CostModel(model.network, profile).paths(model.menu, shape_of(model.menu.kind))
     cost = PolicyCost.of_paths(paths, shares)
     worst, mean = cost.worst, cost.mean.latency_us
     return FinalModel(
         model=model,
-        shape=PolicyShape(kind=model.menu.kind),
+        shape=shape_of(model.menu.kind),
         task="random images",
         profile=profile.name,
         budget=Budget(

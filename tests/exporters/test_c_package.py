@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwsearch.emulation.build_target import HOST
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.exporters.c_data import input_step_text
 from hwsearch.exporters.c_package import PackageNotes, package_includes, package_sources, write_c_package
@@ -52,7 +53,7 @@ def cascade(make_model, make_codes, tmp_path_factory):
     root = tmp_path_factory.mktemp("cascade")
     folder = _write(model, codes, root / "c")
     out = root / "model.so"
-    build_shared(package_sources(folder), out=out, compiler=find_compiler("host"), includes=package_includes(folder))
+    build_shared(package_sources(folder), out=out, compiler=find_compiler(HOST), includes=package_includes(folder))
     return model, codes, ctypes.CDLL(str(out))
 
 
@@ -151,7 +152,7 @@ def test_the_self_test_passes_and_notices_a_changed_bias(make_model, make_codes,
 
 
 def _self_test(folder, scratch):
-    compiler = find_compiler("host")
+    compiler = find_compiler(HOST)
     sources = [*package_sources(folder), folder / "hw_selftest.c"]
     program = scratch / "selftest"
     command = [*compiler.command, *compiler.flags, f"-I{folder}", *map(str, sources), "-o", str(program)]
@@ -203,7 +204,7 @@ def test_a_package_for_one_core_has_memory_for_its_bodies_and_runs_portable_ones
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="asks which bodies an x86-64 computer takes")
 def test_only_packages_for_it_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
     folder, out = _write(make_model("static"), make_codes(20, 4), tmp_path / "c", isa), tmp_path / "model.so"
-    build_shared(package_sources(folder), out=out, compiler=find_compiler("host"), includes=package_includes(folder))
+    build_shared(package_sources(folder), out=out, compiler=find_compiler(HOST), includes=package_includes(folder))
     assert (b"hw_finish_avx2" in out.read_bytes()) is takes  # in the library's symbols
 
 

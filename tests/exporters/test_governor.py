@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwsearch.emulation.build_target import HOST
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.kernels.catalogue import C_FOLDER
 from hwsearch.predictors.governor import Governor as PythonGovernor
@@ -24,7 +25,7 @@ class Governor(ctypes.Structure):
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
     out = tmp_path_factory.mktemp("governor") / "governor.so"
-    build_shared([C_FOLDER / "hw_governor.c"], out=out, compiler=find_compiler("host"), includes=[C_FOLDER])
+    build_shared([C_FOLDER / "hw_governor.c"], out=out, compiler=find_compiler(HOST), includes=[C_FOLDER])
     loaded = ctypes.CDLL(str(out))
     loaded.hw_governor_init.argtypes = [
         ctypes.POINTER(Governor),

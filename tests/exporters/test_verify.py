@@ -11,6 +11,7 @@ from hwsearch.exporters.bundle import Bundle, export
 from hwsearch.exporters.compiled import EmulatedPackage
 from hwsearch.exporters.manifest import file_record, write_manifest
 from hwsearch.exporters.verify import verify
+from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.hardware.cost import Budget
 
 
@@ -135,6 +136,18 @@ def test_thresholds_other_than_the_models_fail(copied, profile):
 def test_copies_other_than_the_models_fail(copied, profile):
     menu = dataclasses.replace(copied.manifest.menu, copies=frozenset({("first", 2)}))
     assert _failed(verify(_resigned(copied, menu=menu), profile=profile, emulate=False)) == ["model is the one described"]
+
+
+def test_a_policy_of_another_kind_than_the_models_fails(copied, profile):
+    verification = verify(_resigned(copied, policy=PolicyShape(kind=PolicyKind.CASCADE)), profile=profile, emulate=False)
+    assert _failed(verification) == ["model is the one described", "price of every entry"]
+
+
+def test_a_gate_of_another_shape_than_the_models_fails(make_final, profile, tmp_path):
+    bundle = export(make_final("gate"), tmp_path / "gate", profile=profile)
+    wider = dataclasses.replace(bundle.manifest.policy, gate_hidden=bundle.manifest.policy.gate_hidden + 1)
+    verification = verify(_resigned(bundle, policy=wider), profile=profile, emulate=False)
+    assert _failed(verification) == ["model is the one described", "price of every entry"]
 
 
 def test_without_a_c_compiler_the_user_is_told_what_to_install(static_bundle, profile, monkeypatch):

@@ -18,8 +18,8 @@ from hwsearch.hardware.cost import PolicyCost
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
 from hwsearch.hardware.profile import HardwareProfile, Provenance
 from hwsearch.kernels.layout import STEP_BYTES, in_lines, packed_weight_bytes, requantize_bytes
-from hwsearch.predictors.gate import gate_graph
-from hwsearch.pricing.cost_model import CostModel, OpPrice
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.prices import OpPrice, Prices
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.training import train_supernet
 from hwsearch.results.front import FrontPoint
@@ -99,29 +99,33 @@ HEADER = ProfileHeader(
 )
 
 
-class FormulaCosts(CostModel):
+class Formula:
     """Half a nanosecond per MAC and bit of either operand, plus one microsecond per op; dearer if weights are stored wider."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool) -> OpPrice:
         bits = precision.weight_bits + precision.activation_bits
         latency_us = 1.0 + op.macs * bits * 5e-4 * (1.0 + 0.01 * (stored_bits > precision.weight_bits))
         return OpPrice(
             op=op.name, precision=precision, latency_us=latency_us, energy_uj=latency_us * 0.01, provenance=Provenance.EMULATED,
             uncertainty=0.0, symbol=f"hw_{op.kind}_{precision}", code_bytes=200, scratch_bytes=0, interpolated=False,
             weight_bytes=in_lines(packed_weight_bytes(op, stored_bits)) if op.has_weights else 0,
-            constant_bytes=requantize_bytes(op, op in self._ends if logits is None else logits) + STEP_BYTES,
+            constant_bytes=requantize_bytes(op, logits) + STEP_BYTES,
         )  # fmt: skip
+
+
+def priced(name: str, space: SearchSpace, prices: Prices) -> CostModel:
+    return CostModel(space.network, HardwareProfile(name=name, header=HEADER, measurements=()), prices=prices)
 
 
 @pytest.fixture(scope="session")
 def costs(space: SearchSpace) -> CostModel:
-    return FormulaCosts(space.network, HardwareProfile(name="formula", header=HEADER, measurements=()))
+    return priced("formula", space, Formula())
 
 
-class WideIsFast(FormulaCosts):
+class WideIsFast(Formula):
     """A device whose narrow weights must be unpacked at length: speed and size pull in opposite directions."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool) -> OpPrice:
         price = super().op_price(op, precision, stored_bits, logits=logits)
         latency_us = 1.0 + op.macs * (10 - precision.weight_bits) * 1e-3
         return replace(price, latency_us=latency_us, energy_uj=latency_us * 0.01, code_bytes=0)
@@ -129,20 +133,20 @@ class WideIsFast(FormulaCosts):
 
 @pytest.fixture(scope="session")
 def wide_is_fast(space: SearchSpace) -> CostModel:
-    return WideIsFast(space.network, HardwareProfile(name="wide", header=HEADER, measurements=()))
+    return priced("wide", space, WideIsFast())
 
 
-class DenseIsFast(FormulaCosts):
+class DenseIsFast(Formula):
     """A device on which weights that lie densely at the width they are read save nearly a third."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool) -> OpPrice:
         price = super().op_price(op, precision, stored_bits, logits=logits)
         return replace(price, latency_us=price.latency_us * (0.7 if stored_bits == precision.weight_bits else 1.0))
 
 
 @pytest.fixture(scope="session")
 def dense_is_fast(space: SearchSpace) -> CostModel:
-    return DenseIsFast(space.network, HardwareProfile(name="dense", header=HEADER, measurements=()))
+    return priced("dense", space, DenseIsFast())
 
 
 def menu_of(space: SearchSpace, kind: PolicyKind, *widths: str) -> Menu:
@@ -155,8 +159,7 @@ def menu_of(space: SearchSpace, kind: PolicyKind, *widths: str) -> Menu:
 
 def shape_of(menu: Menu) -> PolicyShape:
     gated, stages = menu.kind is PolicyKind.GATE, len(menu.entries) - 1
-    escalates = menu.kind in (PolicyKind.CASCADE, PolicyKind.EXIT)
-    escalation = (0.4,) * stages if escalates else ()
+    escalation = (0.4,) * stages if menu.kind.escalates else ()
     return PolicyShape(kind=menu.kind, gate_grid=2 * gated, gate_hidden=4 * gated, trade_off=0.02, escalation=escalation)
 
 
@@ -167,10 +170,9 @@ def point_of(space: SearchSpace, costs: CostModel) -> Callable[..., FrontPoint]:
     def make(kind: PolicyKind, *widths: str) -> FrontPoint:
         menu = menu_of(space, kind, *widths)
         shape = shape_of(menu)
-        gate = gate_graph(shape, space.network.input_shape, len(menu.entries)) if kind is PolicyKind.GATE else None
         shares = [0.4**k for k in range(len(menu.entries))]
         shares = tuple(share / sum(shares) for share in shares)
-        cost = PolicyCost.of_paths(costs.paths(menu, gate), shares)
+        cost = PolicyCost.of_paths(costs.paths(menu, shape), shares)
         return FrontPoint(trial=0, menu=menu, shape=shape, accuracy=0.9, shares=shares, cost=cost)
 
     return make

@@ -11,7 +11,7 @@ import pytest
 from torch import nn
 
 from hwsearch.errors import InfeasibleBudget
-from hwsearch.finalizer.finetune import finalize, problem_of
+from hwsearch.finalizer.finetune import finalize
 from hwsearch.graph.capture import capture
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.precision import Precision
@@ -60,8 +60,7 @@ def test_every_kind_meets_a_budget_tighter_than_its_point(
     point = point_of(kind, *POINTS[kind])
     budget = tight(point, 0.9)
     final = run(point, budget)
-    gate = problem_of(point, space, costs, budget).gate
-    assert final.paths == costs.paths(final.model.menu, gate)
+    assert final.paths == costs.paths(final.model.menu, point.shape)
     assert budget.is_met(final.cost)
     assert all(path.latency_us <= budget.latency_us for path in final.paths)
     assert final.certificate.bound_us <= budget.mean_latency_us

@@ -7,7 +7,6 @@ import pytest
 
 from hwsearch.errors import InfeasibleBudget
 from hwsearch.finalizer.certified_policy import Folded, Mean, certify, fold
-from hwsearch.finalizer.finetune import problem_of
 from hwsearch.finalizer.policy_ladder import build_ladder, decisions, entry_results
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.space import SearchSpace
@@ -38,7 +37,7 @@ def made(
         if kind not in known:
             point = point_of(kind, *widths)
             folded = fold(supernet, point.menu, task)
-            paths = costs.paths(point.menu, problem_of(point, space, costs, Budget()).gate)
+            paths = costs.paths(point.menu, point.shape)
             results = entry_results(folded.model, folded.search, task.search_split, paths)
             ladder = build_ladder(folded.model, point.shape, results, folded.search, quantizer=folded.quantizer, seed=0)
             known[kind] = point, folded, paths, ladder

@@ -19,7 +19,8 @@ from hwsearch.hardware.profile import HardwareProfile, Provenance, RowKey, load_
 from hwsearch.hardware.published import COLUMNS, read_networks
 from hwsearch.measuring.grid import reference_ops
 from hwsearch.measuring.measure import measure
-from hwsearch.pricing.cost_model import CostModel, OpPrice
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.prices import OpPrice
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "hardware_profiles"

@@ -17,7 +17,8 @@ from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.integers.execute import run_entry, run_model, trace
 from hwsearch.integers.integer_model import Codes, IntegerEntry, IntegerModel, OpConstants, StoredWeights
 from hwsearch.integers.model_file import load_model, save_model
-from hwsearch.integers.reference import argmax, run_op
+from hwsearch.integers.op_kinds import run_op
+from hwsearch.integers.reference import argmax
 
 CLASSES = 3
 

@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
-from hwsearch.integers.reference import argmax, max_pool, requantize, run_op, stored_to_codes, weight_values, window_sums
+from hwsearch.integers.op_kinds import run_op
+from hwsearch.integers.ops.avg_pool import window_sums
+from hwsearch.integers.ops.max_pool import max_pool
+from hwsearch.integers.reference import argmax, requantize, stored_to_codes, weight_values
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 

@@ -8,31 +8,32 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hwsearch.emulation.cycles import NO_WAIT
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
 from hwsearch.emulation.emulator import EmulatedCore
-from hwsearch.emulation.toolchain import CORTEX_M4, find_compiler
+from hwsearch.emulation.flash import NO_WAIT
+from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m import depthwise_streams, polynomials, strips
 from hwsearch.kernels.bodies.portable import depthwise_stretches
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.loops.__main__ import FILES, text_of
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 GUARD, FILL = 64, 0xA5
 
 
 @cache
 def target() -> EmulatorTarget:
-    return EmulatorTarget(flash=NO_WAIT, compiler=find_compiler(CORTEX_M4), watch_alignment=True)
+    return EmulatorTarget(flash=NO_WAIT, compiler=find_compiler(CORTEX_M4.build_target), watch_alignment=True)
 
 
 def by_reference(case: Case) -> bytes:
     inputs = [codes[None] for codes in case.inputs]
-    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
 
 
 class Guarded:
@@ -66,7 +67,7 @@ def own_scratch_bytes(op: Op, precision: Precision) -> int:
 
 
 def by_emulator(case: Case) -> bytes:
-    core = target().core(kernel(case.op, case.precision))
+    core = target().holding(kernel(case.op, case.precision))
     memory, constants = Guarded(core), case.constants
     inputs = [memory.place(codes.tobytes()) for codes in case.inputs]
     output = memory.place(bytes([FILL]) * case.output_bytes)

@@ -7,17 +7,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from hwsearch.emulation.cycles import CORTEX_M0PLUS, NO_WAIT
+from hwsearch.emulation.cores.cortex_m0plus import CORTEX_M0PLUS
+from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m0 import fields_and_limit
 from hwsearch.kernels.catalogue import C_FOLDER, arguments, kernel, op_bytes, pack_weights, scratch_bytes
 from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import EmulatorTarget
+from hwsearch.measuring.targets.emulator import EmulatorTarget
 
 GUARD = bytes([0xA5]) * 64
 GEOMETRY = tuple[tuple[int, int, int], int, tuple[int, int], tuple[int, int], tuple[int, int], int]
@@ -60,14 +61,14 @@ def linear(inputs: int, outputs: int) -> Op:
 
 @cache
 def target() -> EmulatorTarget:
-    compiler = find_compiler(CORTEX_M0PLUS.processor)
-    return EmulatorTarget(flash=NO_WAIT, compiler=compiler, timing=CORTEX_M0PLUS, watch_alignment=True)
+    compiler = find_compiler(CORTEX_M0PLUS.build_target)
+    return EmulatorTarget(flash=NO_WAIT, compiler=compiler, core=CORTEX_M0PLUS, watch_alignment=True)
 
 
 def agrees(case: Case) -> bool:
     """Whether a call computes the reference, touching no word at an odd place and no byte behind its buffers."""
     function = kernel(case.op, case.precision)
-    core, constants = target().core(function), case.constants
+    core, constants = target().holding(function), case.constants
     core.release()
 
     def place(data: bytes) -> int:
@@ -83,7 +84,7 @@ def agrees(case: Case) -> bool:
     core.call(function.symbol, place(op_bytes(32, values, pointers)))
     ends = (output + -(-case.output_bytes // 4) * 4, working + -(-scratch // 4) * 4 if scratch else inputs[0] + len(GUARD))
     behind = [core.read(end, len(GUARD)) == GUARD for end in ends[: 2 if scratch else 1]]
-    expected = reference.run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, constants)
+    expected = run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, constants)
     assert all(behind), f"wrote behind its buffers: {case.op} {case.precision}"
     assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
     return core.read(output, case.output_bytes) == expected.tobytes()

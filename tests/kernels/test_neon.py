@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hwsearch.emulation.cycles import CORTEX_A72, NO_WAIT
+from hwsearch.emulation.build_target import LINUX_TARGETS
+from hwsearch.emulation.cores.cortex_a72 import CORTEX_A72
 from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.flash import NO_WAIT
+from hwsearch.emulation.single_issue import SingleIssue
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
     WIDTHS,
@@ -30,9 +34,8 @@ from hwsearch.kernels.catalogue import (
     pack_weights,
     scratch_bytes,
 )
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.remote import _timing_program
-from hwsearch.measuring.targets import INCLUDES, units
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
+from hwsearch.measuring.targets.ssh import _timing_program
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 GUARD, FILL, REPEATS = bytes([0xA5]) * 64, 0xA5, 3
@@ -83,7 +86,7 @@ class Arena:
 
 @pytest.fixture(scope="module")
 def qemu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
-    found = find_compiler("linux-aarch64")
+    found = find_compiler(LINUX_TARGETS["linux-aarch64"])
     flags = tuple("aarch64-linux-musl" if flag.startswith("aarch64-") else flag for flag in found.flags)  # needs no libraries
     program = _timing_program(replace(found, flags=flags), tmp_path_factory.mktemp("board"))
     program.chmod(0o755)
@@ -109,11 +112,11 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Board:
     program = build_elf(
         units(all_kernels()),
         out=tmp_path_factory.mktemp("emulated") / "kernels.elf",
-        compiler=find_compiler(CORTEX_A72.processor),
+        compiler=find_compiler(CORTEX_A72.build_target),
         includes=INCLUDES,
         keep=[function.symbol for function in all_kernels()],
     )
-    core = EmulatedCore(program, core=replace(CORTEX_A72, pipeline=""), flash=NO_WAIT)
+    core = EmulatedCore(program, core=replace(CORTEX_A72, cycle_model=SingleIssue(refill=0)), flash=NO_WAIT)
 
     def run(case: Case) -> bytes:
         core.release()
@@ -138,7 +141,7 @@ def board(request: pytest.FixtureRequest) -> Board:
 
 def by_reference(case: Case) -> bytes:
     inputs = [codes[None] for codes in case.inputs]
-    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
 
 
 def varied(case: Case, seed: int) -> Case:

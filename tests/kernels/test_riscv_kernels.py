@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsearch.emulation.cycles import ESP32_C3, NO_WAIT
+from hwsearch.emulation.cores.esp32_c3 import ESP32_C3
 from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.flash import NO_WAIT
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, arguments, kernel, op_bytes, pack_weights, scratch_bytes
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import INCLUDES, units
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 
 GUARD = bytes([0xA5]) * 64
 KINDS = (OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.LINEAR)
@@ -33,7 +34,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> EmulatedCore:
     elf = build_elf(
         units(functions),
         out=tmp_path_factory.mktemp("riscv") / "kernels.elf",
-        compiler=find_compiler("rv32imc"),
+        compiler=find_compiler(ESP32_C3.build_target),
         includes=INCLUDES,
         keep=[function.symbol for function in functions],
     )
@@ -66,7 +67,7 @@ def agrees(core: EmulatedCore, case: Case) -> bool:
     core.call(kernel(case.op, case.precision).symbol, place(record))
     kept = all(core.read(address, len(GUARD)) == GUARD for address in guarded)
     codes = [codes[None] for codes in case.inputs]
-    wanted = reference.run_op(case.op, case.precision, codes, case.stored, constants).tobytes()
+    wanted = run_op(case.op, case.precision, codes, case.stored, constants).tobytes()
     return kept and core.last.unaligned == 0 and core.read(output, case.output_bytes) == wanted
 
 

@@ -13,12 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hwsearch.emulation.build_target import HOST
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision, kernel_precision
 from hwsearch.integers import reference
+from hwsearch.integers.cases import random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m import strips
 from hwsearch.kernels.bodies.cortex_m0 import blocks
 from hwsearch.kernels.bodies.portable import convolution_tiling
@@ -35,7 +38,8 @@ from hwsearch.kernels.catalogue import (
     scratch_bytes,
     supported,
 )
-from hwsearch.measuring.targets import INCLUDES, units
+from hwsearch.measuring.grid import default_grid
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 
 GUARD = 64
 FILL = 0xA5
@@ -60,7 +64,7 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     built = build_shared(
         units(all_kernels()),
         out=tmp_path_factory.mktemp("kernels") / "kernels.so",
-        compiler=find_compiler("host"),
+        compiler=find_compiler(HOST),
         includes=INCLUDES,
         macros=[macro],
     )
@@ -76,7 +80,7 @@ def test_the_best_body_of_this_processor_is_chosen(compiler: str, tmp_path: Path
     built = build_shared(
         [tmp_path / "level.c"],
         out=tmp_path / "level.so",
-        compiler=find_compiler("host", compiler),
+        compiler=find_compiler(HOST, compiler),
         includes=INCLUDES,
     )
     able = [{*features} <= processor_features() for name, (_, features) in BODIES.items() if name != "portable"]
@@ -113,13 +117,13 @@ class Memory:
 class Call:
     op: Op
     precision: Precision
-    inputs: tuple[NDArray[np.uint8], ...]
+    inputs: tuple[NDArray[np.uint8] | NDArray[np.int32], ...]
     stored: StoredWeights | None
     constants: OpConstants
 
     def by_reference(self) -> bytes:
         batch = [codes[None] for codes in self.inputs]
-        return reference.run_op(self.op, self.precision, batch, self.stored, self.constants).tobytes()
+        return run_op(self.op, self.precision, batch, self.stored, self.constants).tobytes()
 
     def by_c(self, library: ctypes.CDLL) -> bytes:
         memory, constants = Memory(), self.constants
@@ -394,6 +398,19 @@ def test_additions_agree(library: ctypes.CDLL, shape: tuple[int, int, int], bits
     assert Call(op, call.precision, call.inputs, None, constants).agrees(library)
 
 
+@pytest.mark.parametrize("kind", OpKind)
+def test_the_random_case_of_every_kind_agrees_in_every_form_that_is_measured(library: ctypes.CDLL, kind: OpKind) -> None:
+    """The smallest shape at each precision, width of stored weights and kind of output."""
+    works = sorted((work for work in default_grid() if work.op.kind is kind), key=lambda work: -math.prod(work.op.in_shape))
+    forms = {(work.precision, work.stored_bits, work.logits): work for work in works}
+    assert forms
+    for work in forms.values():
+        case = random_case(work.op, work.precision, work.stored_bits, seed=1, logits=work.logits)
+        call = Call(case.op, case.precision, case.inputs, case.stored, case.constants)
+        assert len(call.by_reference()) == case.output_bytes
+        assert call.agrees(library), str(work.key)
+
+
 def run_argmax(library: ctypes.CDLL, logits: NDArray[np.int32]) -> tuple[int, int]:
     op = Op(name="decide", kind=OpKind.ARGMAX, inputs=("fc",), in_shape=(len(logits),), out_shape=(2,))
     memory = Memory()
@@ -430,7 +447,7 @@ def test_rounding_is_exhaustively_that_of_the_reference_around_every_half(librar
 
 def test_every_function_of_the_catalogue_exists(library: ctypes.CDLL) -> None:
     assert all(hasattr(library, found.symbol) for found in all_kernels())
-    assert len(all_kernels()) == 3 * 15 + 5
+    assert len(all_kernels()) == sum(15 if kind.has_weights else 1 for kind in OpKind)
 
 
 @pytest.mark.parametrize(("widths", "has_one"), [(("HW_W=4", "HW_A=4"), True), ((), False)])
@@ -438,7 +455,7 @@ def test_a_source_gives_the_function_of_one_pair_of_widths_and_without_them_noth
     widths: tuple[str, ...], has_one: bool, tmp_path: Path
 ) -> None:
     sources = [C_FOLDER / source for source in all_sources() if source.endswith("/hw_linear.c")]
-    out, compiler = tmp_path / "linear.so", find_compiler("host")
+    out, compiler = tmp_path / "linear.so", find_compiler(HOST)
     library = ctypes.CDLL(str(build_shared(sources, out=out, compiler=compiler, includes=INCLUDES, macros=widths)))
     found = [function.symbol for function in all_kernels() if hasattr(library, function.symbol)]
     assert found == (["hw_linear_w4a4"] if has_one else [])

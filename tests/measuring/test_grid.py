@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
 from hwsearch.emulation.toolchain import find_compiler
+from hwsearch.graph.controllers import gate_graph
 from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
@@ -15,7 +17,6 @@ from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, all_kernels, fi
 from hwsearch.kernels.layout import BODIES
 from hwsearch.measuring.freshness import source_sha256
 from hwsearch.measuring.grid import GRIDS, Work, default_grid, network_grid, reference_ops
-from hwsearch.predictors.gate import gate_graph
 
 SHIPPED = (
     "host_x86_64", "nucleo_l4r5zi", "nucleo_u575zi_q", "nucleo_h7a3zi_q", "disco_f746ng", "nrf52840", "nucleo_g0b1re",
@@ -122,4 +123,4 @@ def test_the_header_names_the_compiler_and_flags_of_the_run(profile: HardwarePro
 def test_the_board_is_measured_with_the_compiler_that_everyone_can_install_and_todays_flags() -> None:
     library = load_profile(ROOT / "hardware_profiles" / "nucleo_l4r5zi").header.library
     assert library.compiler.startswith("ziglang ")
-    assert library.flags == find_compiler("cortex-m4", "ziglang").recorded_flags
+    assert library.flags == find_compiler(CORTEX_M4.build_target, "ziglang").recorded_flags

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hwsearch.emulation import toolchain
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import Precision
@@ -203,10 +204,7 @@ def test_an_unknown_device_lists_the_known(tmp_path: Path) -> None:
 
 
 def test_without_a_compiler_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def nothing(*arguments: object) -> None:
-        raise ToolchainError("none")
-
-    monkeypatch.setattr(measuring, "emulator_target", nothing)
-    with pytest.raises(ToolchainError):
+    monkeypatch.setattr(toolchain, "_command", lambda name: ())
+    with pytest.raises(ToolchainError, match="needs one of these compilers: ziglang, but none was found"):
         measure("nucleo_l4r5zi", grid=SMALL[:1], folder=tmp_path, workers=1)
     assert not list(tmp_path.rglob("ops.csv"))

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwsearch.errors import SpaceError
+from hwsearch.graph.controllers import gate_graph
 from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.integers import execute
-from hwsearch.predictors.gate import gate_graph, gate_network
-from hwsearch.predictors.policy import EntryResults, cross_fitted, fit_policy
+from hwsearch.predictors.fitted import EntryResults
+from hwsearch.predictors.gate import Gate, gate_network
+from hwsearch.predictors.policy import cross_fitted, fit_policy
 from hwsearch.predictors.threshold import first_confident, fit_thresholds
 from hwsearch.quantizers.uniform import InputQuantizer
 
@@ -67,9 +69,9 @@ def test_a_gate_that_pays_nothing_for_latency_takes_the_better_entry():
 def test_the_integer_gate_decides_as_the_fitted_policy_says():
     results, _ = bright_images_are_easy()
     policy = fit_policy(GATE, results, input_quantizer=QUANTIZER, seed=0)
-    assert policy.gate is not None
-    integer = policy.gate.integer_model()
-    codes = policy.gate.quantized.encode(results.images)
+    assert isinstance(policy, Gate)
+    integer = policy.controller()
+    codes = policy.quantized.encode(results.images)
     scores = execute.run_model(integer, codes).logits
     assert np.array_equal(scores.argmax(axis=1), policy.decide(results.images, results.margins))
     assert (integer.input_step, integer.input_zero) == (QUANTIZER.step, QUANTIZER.zero)

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from hwsearch.graph.controllers import argmax_op, gate_graph
+from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
 from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance
 from hwsearch.kernels.layout import packed_weight_bytes, scratch_bytes
-from hwsearch.pricing.cost_model import argmax_op
 
 WIDTHS = (2, 4, 8)
 
@@ -56,9 +57,13 @@ def network() -> Network:
 
 
 @pytest.fixture
-def gate() -> Network:
-    ops = [pool("gate.pool", "input", 1, 8, 2), linear("gate.fc", "gate.pool", (1, 4, 4), 2)]
-    return Network(ops, (1, 8, 8), "gate")
+def gate_shape() -> PolicyShape:
+    return PolicyShape(kind=PolicyKind.GATE, gate_grid=4, gate_hidden=3)
+
+
+@pytest.fixture
+def gate(gate_shape: PolicyShape) -> Network:
+    return gate_graph(gate_shape, (1, 8, 8), 2)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.kernels.layout import in_lines, packed_weight_bytes
 from hwsearch.pricing.copies import with_copies
-from hwsearch.pricing.cost_model import CostModel, OpPrice
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.prices import OpPrice, TablePrices
 
 
 @pytest.fixture
@@ -70,10 +71,10 @@ def test_no_path_is_slower_and_no_limit_broken_for_any_number_of_entries(costs: 
             assert after[0].flash_bytes <= before[0].flash_bytes + room
 
 
-class Fussy(CostModel):
+class Fussy(TablePrices):
     """Dense weights of conv2 are faster with 4-bit inputs, and slower, if by less, with 2-bit ones."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool) -> OpPrice:
         price = super().op_price(op, precision, 8 if op.has_weights else 0, logits=logits)
         if op.name != "conv2" or stored_bits == 8 or precision.weight_bits != 2:
             return price
@@ -81,7 +82,7 @@ class Fussy(CostModel):
 
 
 def test_a_copy_that_would_slow_one_entry_is_not_made_for_another(network: Network, profile: HardwareProfile) -> None:
-    costs, menu = Fussy(network, profile), cascade(network, 2, 8)
+    costs, menu = CostModel(network, profile, prices=Fussy(profile)), cascade(network, 2, 8)
     fast, dear = menu.entries
     other = MenuEntry(assignment=BitAssignment({**fast.assignment, "conv2": Precision(2, 4)}))
     assert ("conv2", 2) in with_copies(replace(menu, entries=(other, dear)), costs, None).copies

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from hwsearch.errors import ProfileError
-from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
+from hwsearch.graph.controllers import argmax_op, controller_assignment
+from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import PolicyRanges, SearchSpace, Unit
 from hwsearch.hardware.profile import HardwareProfile, RowKey
 from hwsearch.kernels.layout import STEP_BYTES, in_lines, memory_plan, packed_weight_bytes, requantize_bytes, scratch_bytes
-from hwsearch.pricing.cost_model import CostModel, argmax_op, gate_assignment
+from hwsearch.pricing.cost_model import CostModel
 
 W8A8, W4A4, W2A2 = (Precision(bits, bits) for bits in (8, 4, 2))
 INPUT_BYTES, RUNTIME_BYTES = 64, 500
@@ -122,11 +123,13 @@ def test_exits_share_the_trunk_and_pay_every_head_they_pass(costs: CostModel, ma
     assert second.latency_us == pytest.approx(head + decision_us(make, 10) + rest)
 
 
-def test_a_gate_pays_itself_its_decision_and_one_entry(costs: CostModel, gate: Network, make: SimpleNamespace) -> None:
+def test_a_gate_pays_itself_its_decision_and_one_entry(
+    costs: CostModel, gate: Network, gate_shape: PolicyShape, make: SimpleNamespace
+) -> None:
     cheap, dear = assign(costs.network, W2A2), assign(costs.network, W8A8)
     menu = Menu(kind=PolicyKind.GATE, entries=(MenuEntry(assignment=cheap), MenuEntry(assignment=dear)))
-    paths = costs.paths(menu, gate)
-    own = gate_assignment(gate)
+    paths = costs.paths(menu, gate_shape)
+    own = controller_assignment(gate)
     gate_us = sum(make.cycles(op, own[op.name], own[op.name].weight_bits) for op in gate.ops) / 100.0
     for path, assignment in zip(paths, (cheap, dear), strict=True):
         entry = expected_us(costs, make, assignment, "conv1 conv2 pool fc", {"conv2": 8})
@@ -157,11 +160,19 @@ def test_an_exit_menu_keeps_one_set_of_constants(costs: CostModel) -> None:
     assert flash == costs.price(assignment).flash_bytes + extra
 
 
-def test_a_gate_menu_without_its_gate_is_a_programming_error(costs: CostModel) -> None:
+def test_a_gate_menu_without_its_shape_is_a_programming_error(costs: CostModel, gate_shape: PolicyShape) -> None:
     assignment = assign(costs.network, W8A8)
     menu = Menu(kind=PolicyKind.GATE, entries=(MenuEntry(assignment=assignment),) * 2)
-    with pytest.raises(ValueError, match="a gate network must be given"):
+    with pytest.raises(ValueError, match="the shape of a gate menu's policy must be given to price it, but none was"):
         costs.paths(menu)
+    with pytest.raises(ValueError, match="a cascade menu's policy must be given to price it, but that of a gate was"):
+        costs.paths(replace(menu, kind=PolicyKind.CASCADE), gate_shape)
+
+
+def test_a_kind_without_controller_costs_the_same_with_its_shape_and_without(costs: CostModel) -> None:
+    cheap, dear = assign(costs.network, W2A2), assign(costs.network, W8A8)
+    menu = Menu(kind=PolicyKind.CASCADE, entries=(MenuEntry(assignment=cheap), MenuEntry(assignment=dear)))
+    assert costs.paths(menu, PolicyShape(kind=PolicyKind.CASCADE, escalation=(0.5,))) == costs.paths(menu)
 
 
 def test_unit_prices_add_up_to_the_price(costs: CostModel) -> None:

@@ -15,8 +15,9 @@ from hwsearch.hardware.profile import HardwareProfile, Measurement, RowKey, load
 from hwsearch.kernels.bodies.portable import convolution_tiling
 from hwsearch.kernels.layout import in_lines, packed_weight_bytes
 from hwsearch.pricing import interpolation
-from hwsearch.pricing.cost_model import PRICE_STEP, CostModel
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.pricing.interpolation import ShapeRegression, group_of, is_enough
+from hwsearch.pricing.prices import PRICE_STEP
 
 W4A8, W8A8 = Precision(4, 8), Precision(8, 8)
 

@@ -13,6 +13,8 @@ from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.op import OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.integers import execute
+from hwsearch.integers.op_kinds import constant_counts
+from hwsearch.integers.op_record import Counts
 from hwsearch.quantizers.calibrate import estimate_statistics
 from hwsearch.quantizers.fold import fold_model, folded_forward, integer_threshold, logit_step, multiplier_and_shift
 from hwsearch.quantizers.training import narrowest, widest
@@ -43,6 +45,17 @@ def test_folded_integers_equal_the_numpy_reference_bit_for_bit(everything, seed)
         ours = torch_codes[name]
         channels_last = ours.permute(0, 2, 3, 1) if ours.dim() == 4 else ours
         assert np.array_equal(channels_last.numpy().reshape(wanted.shape), wanted), name
+
+
+def test_every_kind_that_a_network_may_hold_is_captured_and_folds_to_constants_of_the_recorded_number(everything):
+    task, space, supernet = everything
+    model, _ = fold_with_exits(supernet, random_assignment(space, 0), task.train.images)
+    assert {op.kind for op in space.network.ops} == {kind for kind in OpKind if not kind.traits.decides}
+    for op in space.network.ops:
+        constants, logits = model.entries[-1].constants[op.name], not space.network.consumers(op.name)
+        found = Counts(bias=len(constants.bias), multiplier=len(constants.multiplier), shift=len(constants.shift))
+        assert found == constant_counts(op, logits), op.name
+        assert len(op.inputs) == len(constants.input_zero) == op.kind.traits.n_inputs, op.name
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from hwsearch.graph.controllers import argmax_op, attach_exits
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
-from hwsearch.graph.space import attach_exits
 from hwsearch.hardware.cost import Budget, PolicyCost
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
 from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance
 from hwsearch.integers.integer_model import IntegerModel, StoredWeights
 from hwsearch.kernels.layout import packed_weight_bytes
-from hwsearch.pricing.cost_model import CostModel, argmax_op
+from hwsearch.pricing.cost_model import CostModel
 from hwsearch.report.charts import LOWER_EDGE
 from hwsearch.report.report import Inputs, Reference, ReportData, png, report_html, write_report
 from hwsearch.results.final_model import Certificate, FinalModel

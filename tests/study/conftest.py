@@ -24,7 +24,8 @@ from hwsearch.hardware.cost import Budget
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
 from hwsearch.hardware.profile import HardwareProfile, Provenance
 from hwsearch.kernels.layout import STEP_BYTES, in_lines, packed_weight_bytes, requantize_bytes, scratch_bytes
-from hwsearch.pricing.cost_model import CostModel, OpPrice
+from hwsearch.pricing.cost_model import CostModel
+from hwsearch.pricing.prices import OpPrice
 from hwsearch.quantizers.calibrate import untrained_supernet
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.results.front import ParetoFront
@@ -90,17 +91,17 @@ HEADER = ProfileHeader(
 )
 
 
-class FormulaCosts(CostModel):
+class Formula:
     """Half a nanosecond per MAC and bit of either operand, plus one microsecond per op; dearer if weights are stored wider."""
 
-    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool | None = None) -> OpPrice:
+    def op_price(self, op: Op, precision: Precision, stored_bits: int, *, logits: bool) -> OpPrice:
         bits = precision.weight_bits + precision.activation_bits
         latency_us = 1.0 + op.macs * bits * 5e-4 * (1.0 + 0.01 * (stored_bits > precision.weight_bits))
         return OpPrice(
             op=op.name, precision=precision, latency_us=latency_us, energy_uj=latency_us * 0.01, provenance=Provenance.EMULATED,
             uncertainty=0.0, symbol=f"hw_{op.kind}_{precision}", code_bytes=200, interpolated=False,
             weight_bytes=in_lines(packed_weight_bytes(op, stored_bits)) if op.has_weights else 0,
-            constant_bytes=requantize_bytes(op, op in self._ends if logits is None else logits) + STEP_BYTES,
+            constant_bytes=requantize_bytes(op, logits) + STEP_BYTES,
             scratch_bytes=scratch_bytes(op, precision),
         )  # fmt: skip
 
@@ -122,7 +123,8 @@ def make_problem(kinds: tuple[PolicyKind, ...]) -> Problem:
     torch.set_num_threads(1)
     task = make_task()
     space = make_space(task, kinds)
-    costs = FormulaCosts(space.network, HardwareProfile(name="formula", header=HEADER, measurements=()))
+    profile = HardwareProfile(name="formula", header=HEADER, measurements=())
+    costs = CostModel(space.network, profile, prices=Formula())
     return Problem(untrained_supernet(task, space, task.model, seed=0), task, space, costs)
 
 

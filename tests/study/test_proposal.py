@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwsearch.graph.controllers import attach_exits
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
-from hwsearch.graph.space import PolicyRanges, SearchSpace, Unit, attach_exits
+from hwsearch.graph.space import PolicyRanges, SearchSpace, Unit
+from hwsearch.predictors.parameters import Category, Interval, Parameter
 from hwsearch.study.proposal import (
-    Category,
-    Interval,
-    Parameter,
     parameters,
     precision_sets,
     read_proposal,

@@ -12,18 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from hwsearch.emulation.build_target import LINUX_TARGETS
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.hardware.header import read_header
 from hwsearch.hardware.profile import load_profile
-from hwsearch.integers import reference
+from hwsearch.integers.cases import random_case
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import kernel
-from hwsearch.measuring.cases import random_case
 from hwsearch.measuring.grid import Work
 from hwsearch.measuring.measure import measure
-from hwsearch.measuring.remote import CONFIG_VARIABLE, Address, Connection, RemoteTarget, remote_target
+from hwsearch.measuring.targets.ssh import RemoteTarget, open_ssh
+from hwsearch.measuring.targets.ssh_connection import CONFIG_VARIABLE, Address, Connection
 
+ANY = read_header(Path(__file__).resolve().parents[3] / "hardware_profiles" / "host_x86_64")
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 needs_sshd = pytest.mark.skipif(
     SSHD is None or platform.system() != "Linux", reason="no sshd is installed here (Debian: openssh-server)"
@@ -107,7 +111,7 @@ def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
 
 @pytest.fixture(scope="module")
 def target(place: str) -> Iterator[RemoteTarget]:
-    with remote_target(place) as opened:
+    with open_ssh(place, ANY) as opened:
         yield opened
 
 
@@ -120,7 +124,7 @@ def test_the_other_computer_computes_what_the_reference_says(target: RemoteTarge
         case = random_case(op, precision, precision.weight_bits, seed=3)
         timing = target.time(case)
         if op.kind is not OpKind.ARGMAX:
-            expected = reference.run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
+            expected = run_op(op, precision, [codes[None] for codes in case.inputs], case.stored, case.constants)
             assert timing.output == expected.tobytes()
         assert 0 < timing.p05 <= timing.median <= timing.p95 and timing.repeats >= 5
     assert 40 < target.code_bytes(kernel(op, precision)) < 20_000
@@ -167,7 +171,7 @@ def test_a_computer_that_does_not_answer_is_said_at_once() -> None:
 def test_another_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Connection, "ask", lambda _self, *command: {"-s": "Linux\n", "-m": "ppc64le\n"}[command[1]])
     with pytest.raises(ProfileError, match="must be one of linux-aarch64, linux-x86_64, but me@there is linux-ppc64le"), \
-            remote_target("ssh:me@there"):  # fmt: skip
+            open_ssh("ssh:me@there", ANY):  # fmt: skip
         pass
 
 
@@ -179,7 +183,7 @@ def test_an_address_that_is_none_is_refused(text: str) -> None:
 
 @pytest.mark.slow
 def test_the_timing_program_is_built_for_aarch64_too(tmp_path: Path) -> None:
-    from hwsearch.measuring.remote import _timing_program
+    from hwsearch.measuring.targets.ssh import _timing_program
 
-    program = _timing_program(find_compiler("linux-aarch64"), tmp_path).read_bytes()
+    program = _timing_program(find_compiler(LINUX_TARGETS["linux-aarch64"]), tmp_path).read_bytes()
     assert program[:4] == b"\x7fELF" and program[18:20] == b"\xb7\x00"  # EM_AARCH64

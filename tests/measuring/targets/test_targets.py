@@ -6,20 +6,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwsearch.emulation.cycles import NO_WAIT, STM32L4PLUS_120MHZ
+from hwsearch.emulation import build_target
+from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
 from hwsearch.emulation.emulator import EmulatedCore
+from hwsearch.emulation.flash import NO_WAIT, STM32L4PLUS_120MHZ
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import Device, Memory
-from hwsearch.integers import reference
+from hwsearch.integers.cases import Case, random_case
+from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, Kernel, all_kernels, kernel
-from hwsearch.measuring.cases import Case, random_case
-from hwsearch.measuring.targets import INCLUDES, EmulatorTarget, HostTarget, Target, emulator_target, flash_timing, time_on, units
+from hwsearch.measuring.targets.emulator import EmulatorTarget, emulator_target, flash_timing, time_on
+from hwsearch.measuring.targets.host import HostTarget
+from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
+from hwsearch.measuring.targets.target import Target
 
-EMULATED = EmulatorTarget(compiler=find_compiler("cortex-m4", "ziglang"), flash=STM32L4PLUS_120MHZ, watch_alignment=True)
-HOST = HostTarget(compiler=find_compiler("host"))
+EMULATED = EmulatorTarget(
+    compiler=find_compiler(CORTEX_M4.build_target, "ziglang"), flash=STM32L4PLUS_120MHZ, watch_alignment=True
+)
+HOST = HostTarget(compiler=find_compiler(build_target.HOST))
 
 SHAPES: dict[OpKind, list[Op]] = {
     OpKind.CONV2D: [
@@ -69,7 +76,7 @@ def cases() -> list[Case]:
 
 def expected(case: Case) -> bytes:
     inputs = [codes[None] for codes in case.inputs]
-    return reference.run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
+    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
 
 
 def check(target: Target, case: Case) -> None:
@@ -99,7 +106,7 @@ def test_no_kernel_asks_for_an_unaligned_access() -> None:
     strict = EmulatorTarget(compiler=compiler, flash=NO_WAIT, watch_alignment=True)
     for case in cases():
         check(strict, case)
-        core = strict.core(kernel(case.op, case.precision))
+        core = strict.holding(kernel(case.op, case.precision))
         assert core.last.unaligned <= int("memset" in core.symbols), f"{case.op.kind} {case.precision}"
 
 
@@ -176,7 +183,7 @@ def test_a_kernel_costs_the_same_beside_all_others(tmp_path: Path) -> None:
     )
     core = EmulatedCore(together, flash=EMULATED.flash)
     for function in all_kernels():
-        alone = EMULATED.core(function).image
+        alone = EMULATED.holding(function).image
         assert core.image.sizes[function.symbol] == alone.sizes[function.symbol], function.symbol
     case = random_case(SHAPES[OpKind.CONV2D][0], Precision(4, 4), 4, seed=8)
     assert time_on(core, case).median == pytest.approx(EMULATED.time(case).median, rel=0.002)
