@@ -7,6 +7,8 @@ them as what they are.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hwsearch.version import VERSION
+
 if TYPE_CHECKING:
     from hwsearch.exporters.bundle import Bundle, export, load_bundle
     from hwsearch.exporters.verify import verify
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from hwsearch.tasks.catalogue import load_task
     from hwsearch.tasks.task import Task
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Budget", "Bundle", "CostModel", "Governor", "Task", "capture", "export", "finalize", "load_bundle", "load_front",

@@ -13,7 +13,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-import hwsearch
 from hwsearch.errors import BundleError
 from hwsearch.exporters.c_package import PackageNotes, write_c_package
 from hwsearch.exporters.manifest import (
@@ -34,6 +33,7 @@ from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
 from hwsearch.integers.model_file import load_model, save_model
 from hwsearch.pricing.cost_model import CostModel
 from hwsearch.results.final_model import FinalModel
+from hwsearch.version import VERSION
 
 MODEL_FILE, ONNX_FILE, VECTORS_FILE, REPORT_FILE, C_FOLDER_NAME = "model.npz", "model.onnx", "vectors.npz", "report.html", "c"
 
@@ -229,7 +229,7 @@ def _plain(shares: Mapping[str, Any]) -> dict[str, float]:
 def _versions() -> dict[str, str]:
     """What wrote the bundle."""
     return {
-        "hwsearch": hwsearch.__version__,
+        "hwsearch": VERSION,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "onnx": onnx.__version__,

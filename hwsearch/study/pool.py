@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
-import hwsearch
 from hwsearch.errors import ClusterError
 from hwsearch.study.schedule import Died, Event, Failed, Finished, Function, Ready, Schedule
+from hwsearch.version import VERSION
 
 PROBE_S = 3.0
 """Time a cluster has to answer."""
@@ -285,7 +285,7 @@ class _Worker:
         self._state = build(payload)
 
     def version(self) -> str:
-        return hwsearch.__version__
+        return VERSION
 
     def call(self, function: Function, item: Any) -> Any:
         return function(self._state, item)
@@ -338,10 +338,9 @@ class _RayCrew:
 
 
 def _require_version(found: str) -> None:
-    if found != hwsearch.__version__:
+    if found != VERSION:
         raise ClusterError(
-            f"All nodes must run hwsearch {hwsearch.__version__} as this driver does, but a worker has {found}; "
-            "install the same version."
+            f"All nodes must run hwsearch {VERSION} as this driver does, but a worker has {found}; install the same version."
         )
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import optuna
 
-import hwsearch
 from hwsearch.errors import JobError
 from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.graph.precision import BitAssignment
@@ -36,6 +35,7 @@ from hwsearch.study.preview import MenuBuilder, measure_sensitivities
 from hwsearch.study.proposal import parameters, read_proposal, seeded_trials
 from hwsearch.study.trial_log import TrialLog, TrialRecord
 from hwsearch.tasks.task import Task
+from hwsearch.version import VERSION
 
 MOST_TPE_TRIALS = 500
 NSGA2_POPULATION = 50
@@ -319,7 +319,7 @@ def _header(
     space = material.space
     arrays = [part for name in sorted(material.arrays) for part in (name.encode(), material.arrays[name].tobytes())]
     return {
-        "hwsearch": hwsearch.__version__, "optuna": optuna.__version__, "sampler": _sampler_name(n_trials),
+        "hwsearch": VERSION, "optuna": optuna.__version__, "sampler": _sampler_name(n_trials),
         "seed": seed, "batch": batch, "task": task.name, "space": space.name, "profile": costs.profile.name,
         "budget": budget.limits(),
         "units": _digest(repr((space.units, space.policies)).encode()),

@@ -2,7 +2,7 @@
  * same signature.
  *
  * Tensors are unsigned codes, one byte each, in (height, width, channel) order. The arithmetic is that of
- * `hwsearch/kernels/reference.py`, bit for bit; its definitions stand there and are not repeated here.
+ * `hwsearch/integers/reference.py`, bit for bit; its definitions stand there and are not repeated here.
  */
 #ifndef HW_KERNELS_H
 #define HW_KERNELS_H

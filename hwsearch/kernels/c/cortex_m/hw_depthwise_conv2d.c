@@ -11,16 +11,17 @@
  * rows or along columns, whichever fills words better; "rows" below are columns then.
  */
 #include "hw_cortex_m.h"
-#include "generated/hw_depthwise_loops.h"
-#include "portable/hw_stretches.h"
 
 #if defined(HW_CORTEX_M) && defined(HW_W)
+
+#include "generated/hw_depthwise_loops.h"
+#include "portable/hw_stretches.h"
 
 enum { STREAM_BYTES = 8192, CHANNELS = 4 };
 
 enum { QUARTERS = 4, HALVES = 2, WIDE = 1 }; /* how sums are packed */
 
-/* Sizes of a tile; `hwsearch/hardware/strips.py` computes the same. */
+/* Sizes of a tile; `hwsearch/kernels/bodies/cortex_m.py` computes the same. */
 typedef struct streams {
     uint32_t pixels, phases;            /* neighbours in a word; 2 where words of even and of odd pixels alternate */
     uint32_t sums, first;               /* outputs that a word yields; position of the first output of a row */

@@ -20,7 +20,7 @@
 
 enum { STRIP_BYTES = 16384, FEW_CHANNELS = 2, MOST_LANES = 4, MOST_FILTERS = 6, STRETCH_WORDS = 5 };
 
-/* Sizes of a tile and where it lies in the scratch memory; `hwsearch/hardware/tiling.py` computes the same. */
+/* Sizes of a tile and where it lies in the scratch memory; `hwsearch/kernels/bodies/cortex_m.py` computes the same. */
 typedef struct strip {
     uint32_t lanes, limit;          /* limit: steps until sums must be emptied */
     int32_t in_h, in_w, out_h, out_w;

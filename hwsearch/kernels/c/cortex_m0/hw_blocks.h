@@ -4,7 +4,7 @@
  * part are computed together. A tile is `rows` x `columns` places. The input under it is packed once: per input position and
  * channel two words, of one, two or four pixels each. A 1x1 convolution sees the image as one row.
  *
- * `hwsearch/hardware/blocks.py` computes the same sizes.
+ * `hwsearch/kernels/bodies/cortex_m0.py` computes the same sizes.
  */
 #ifndef HW_BLOCKS_H
 #define HW_BLOCKS_H

@@ -19,7 +19,7 @@
 
 enum { MOST_PIXELS = 4, SIDE = 3, TAPS = SIDE * SIDE, CHANNEL_BYTES = 8192, FEW_ROWS = 12 };
 
-/* Sizes of a tile of one channel; `hwsearch/hardware/blocks.py` computes the same. */
+/* Sizes of a tile of one channel; `hwsearch/kernels/bodies/cortex_m0.py` computes the same. */
 typedef struct channel_tile {
     uint32_t lanes, row_parts, column_parts;
     int32_t part_h, part_w;      /* output places of a part */

@@ -1,6 +1,6 @@
 /* How hw_conv2d cuts its work into tiles and packs their input; see there for the packing itself.
  *
- * `hwsearch/hardware/tiling.py` computes the same sizes.
+ * `hwsearch/kernels/bodies/portable.py` computes the same sizes.
  */
 #ifndef HW_TILE_H
 #define HW_TILE_H

@@ -8,11 +8,12 @@
  *
  * sum (2u + 1 - 2^b) q = 2 sum u q - (2^b - 1) sum q.
  */
-#include "portable/hw_tile.h"
+#include "portable/hw_portable.h"
 
 #if defined(HW_RISCV) && defined(HW_W)
 
 #include "hw_riscv.h"
+#include "portable/hw_tile.h"
 
 enum { FILTERS = 4, SUMS = FILTERS * QUAD };
 

@@ -12,11 +12,12 @@
  *
  * of which the lower half is a signed number, and what is left of the upper one when it was taken away.
  */
-#include "portable/hw_stretches.h"
+#include "portable/hw_portable.h"
 
 #if defined(HW_RISCV) && defined(HW_W)
 
 #include "hw_riscv.h"
+#include "portable/hw_stretches.h"
 
 /* Some rows of outputs of one channel. */
 typedef struct strip {
