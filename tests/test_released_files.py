@@ -27,6 +27,7 @@ def test_a_front_of_schema_1_without_copies() -> None:
     front = load_front(RUN)
     assert (front.profile, front.task, len(front.points)) == ("nucleo_l4r5zi", "digits", 2)
     assert all(not point.menu.copies for point in front.points)
+    assert front.objectives == ("accuracy", "mean_latency")
     assert front.most_accurate().accuracy > front.fastest().accuracy > 0.9
 
 
@@ -34,7 +35,8 @@ def test_a_journal_of_schema_1(tmp_path: Path) -> None:
     journal = tmp_path / "trials.jsonl"
     journal.write_bytes((RUN / "trials.jsonl").read_bytes())
     header = json.loads(journal.read_text().splitlines()[0])
-    with TrialLog.open(journal, {key: value for key, value in header.items() if key != "schema"}, resume=True) as log:
+    today = {key: value for key, value in header.items() if key != "schema"} | {"objectives": ["accuracy", "mean_latency"]}
+    with TrialLog.open(journal, today, resume=True) as log:
         assert sorted(log.trials) == list(range(8))
         assert {log.trials[point.trial].point for point in load_front(RUN).points} == set(load_front(RUN).points)
 

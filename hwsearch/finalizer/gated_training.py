@@ -87,7 +87,7 @@ class _Watched:
     def __init__(self, supernet: Supernet, space: SearchSpace, unit_name: str) -> None:
         unit = next(unit for unit in space.units if unit.name == unit_name)
         weighted = [name for name in unit.ops if space.network[name].has_weights]
-        self.weights = [supernet.weighted_op(name).nested.weight for name in weighted]
+        self.weights = [supernet.weighted_op(name).quantizer.weight for name in weighted]
         self._before: list[Tensor | float] = [0.0] * len(self.weights)
         self._seen: list[Tensor] = []
         self._hooks = []

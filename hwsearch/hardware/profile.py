@@ -53,6 +53,11 @@ class HardwareProfile:
     def validity(self) -> Validity:
         return self.header.validity
 
+    @property
+    def energy_is_time(self) -> bool:
+        """Whether every energy of the table is its latency times one power."""
+        return all(row.energy_source == POWER_X_TIME for row in self.measurements)
+
     def builtins(self) -> dict[tuple[str, str], dict[str, int]]:
         """Bytes in flash of what a kernel needs of the compiler's own library, by run and kernel, then by function."""
         return {(run.run_id, symbol): parts for run in self.runs for symbol, parts in run.builtins.items()}

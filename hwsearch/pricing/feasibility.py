@@ -1,11 +1,12 @@
-"""Whether any model of a space can meet a budget at all: asked before anything is trained."""
+"""Whether a search can have a result at all: asked before anything is trained."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
-from hwsearch.errors import InfeasibleBudget
+from hwsearch.errors import InfeasibleBudget, JobError
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.cost import Budget, Cost
+from hwsearch.hardware.cost import ENERGY, LATENCY, Budget, Cost, cost_objectives
+from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.pricing.cost_model import CostModel
 
 
@@ -43,6 +44,20 @@ def require_reachable(space: SearchSpace, costs: CostModel, budget: Budget) -> N
                 f"{costs.profile.name} needs {lowest:g} (op {op} holds {100 * share:.0f} % of the latency); "
                 "raise that limit, allow narrower widths, or choose a smaller network."
             )
+
+
+def require_own_axes(objectives: Sequence[str], profile: HardwareProfile) -> None:
+    """Raise `JobError` if energy stands beside latency on a device whose energy is latency times one power."""
+    energies, latencies = (
+        [objective.name for objective in cost_objectives(objectives) if objective.quantity is quantity]
+        for quantity in (ENERGY, LATENCY)
+    )
+    if energies and latencies and profile.energy_is_time:
+        raise JobError(
+            f"Each objective must be an axis of its own, but the energy of {profile.name} is latency times active power "
+            f"(power_x_time), so {energies[0]} beside {latencies[0]} says nothing new: it is the same axis; "
+            f"leave {energies[0]} out or measure energy with a power meter (hwsearch measure --meter)."
+        )
 
 
 def _lowest(costs: CostModel, assignment: BitAssignment, exits: Iterable[str], quantity: Callable[[Cost], float]) -> float:

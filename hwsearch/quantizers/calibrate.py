@@ -9,6 +9,7 @@ from hwsearch.graph.capture import capture_parameters
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.quantizers.heads import fit_exit_heads
+from hwsearch.quantizers.schemes import DEFAULT_SCHEME
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.switchable import ChannelStatistics
 from hwsearch.quantizers.uniform import InputQuantizer
@@ -55,14 +56,16 @@ def _pooled(parts: Sequence[ChannelStatistics], shares: Tensor) -> ChannelStatis
     return ChannelStatistics(mean=mean, variance=shares @ (variances + (means - mean).square()))
 
 
-def untrained_supernet(task: Task, space: SearchSpace, float_model: nn.Module, *, seed: int = 0) -> Supernet:
+def untrained_supernet(
+    task: Task, space: SearchSpace, float_model: nn.Module, *, seed: int = 0, scheme: str = DEFAULT_SCHEME
+) -> Supernet:
     """The supernet that post-training quantization of a trained float network gives, exit heads fitted to its features.
 
     Where training starts, and what a preview without training measures.
     """
     parameters = capture_parameters(float_model, task.example_input).parameters
     quantizer = InputQuantizer.of_images(task.train.images)
-    supernet = Supernet.of_space(space, quantizer, parameters, seed=seed)
+    supernet = Supernet.of_space(space, quantizer, parameters, seed=seed, scheme=scheme)
     fit_exit_heads(supernet, task.train)
     calibrate_activations(supernet, task.train.images)
     return supernet.eval()

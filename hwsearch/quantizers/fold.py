@@ -2,7 +2,7 @@
 
 What an accumulator unit is worth, `half_step * step_in * |scale / sqrt(variance + eps)|`, over the output's step, is
 the real factor that `multiplier / 2^shift` approximates to 2^-31 of itself. Where a batch norm's scale is negative the
-weight codes are complemented (`u -> 255 - u`, which negates `2u + 1 - 2^b` at every nested width) and multipliers stay positive.
+weight codes are complemented (`u -> 255 - u`, which negates `2u + 1 - 2^b` at every width) and multipliers stay positive.
 """
 
 import math
@@ -20,10 +20,10 @@ from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.integers.integer_model import Codes, Int32, IntegerEntry, IntegerModel, OpConstants, StoredWeights
 from hwsearch.integers.op_kinds import OPS
-from hwsearch.quantizers.nested import CODE_BITS
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.switchable import Statistics, integer_bias
 from hwsearch.quantizers.torch_ops import operate_whole
+from hwsearch.quantizers.weight_quantizer import CODE_BITS
 
 MULTIPLIER_BITS = 31
 LARGEST_SHIFT = 51
@@ -109,7 +109,7 @@ def _check_policy(menu: Menu, statistics: Sequence[Statistics], thresholds: Sequ
 def stored_weights(supernet: Supernet, op: Op, bits: int) -> StoredWeights:
     """Top `bits` of an operation's 8-bit codes in (out, row, column, in) order, complemented where batch norm negates."""
     module = supernet.weighted_op(op.name)
-    codes = module.nested.codes()
+    codes = module.quantizer.codes()
     if module.norm is not None:
         negated = (module.norm.scale < 0).reshape(-1, *[1] * (codes.dim() - 1))
         codes = torch.where(negated, 2**CODE_BITS - 1 - codes, codes)

@@ -59,7 +59,7 @@ def refit_heads(supernet: Supernet, split: Split, assignments: Sequence[BitAssig
     for name, op in heads.items():
         module = supernet.weighted_op(op.name)
         assert module.bias is not None
-        start = module.nested.weight.detach(), module.bias.detach()
+        start = module.quantizer.weight.detach(), module.bias.detach()
         features = torch.cat([part[name] for part in gathered])  # [assignments * N, features]
         labels = split.labels[:_MOST_IMAGES].repeat(len(assignments))
         module.set_linear(*logistic_regression(features, labels, start))

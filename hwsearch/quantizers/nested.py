@@ -7,14 +7,15 @@ AdaBits' "centered" variant.
 """
 
 from collections.abc import Sequence
+from typing import final
 
 import torch
 from torch import Tensor, nn
 
-from hwsearch.errors import SpaceError
+from hwsearch.quantizers.parameter_groups import ParameterGroups
 from hwsearch.quantizers.uniform import straight_through
+from hwsearch.quantizers.weight_quantizer import CODE_BITS, WeightQuantizer
 
-CODE_BITS = 8
 _HIGHEST = 128 * (1 - 2.0**-20)
 """Just below 128, so that flooring the largest clipped weight gives the code 127 in float32."""
 
@@ -30,54 +31,42 @@ def bin_middle(scaled: Tensor, bits: int) -> Tensor:
     return straight_through(clipped, (torch.floor(clipped / coarse) + 0.5) * coarse)
 
 
-class NestedWeight(nn.Module):
-    """Weights of one operation, with one learned step per output channel (or one for all) shared by every width.
-
-    `widths` are those the search space allows. `rescaled` adds a learned factor per channel and width below 8 bits,
-    for operations that have no batch norm to make up for the best range being narrower at few bits; it costs
-    nothing in the integer model, where every menu entry has its own multipliers.
-    """
+@final
+class NestedWeight(WeightQuantizer):
+    """Learned steps shared by every width, and where `rescaled` a learned factor per width."""
 
     def __init__(self, weight: Tensor, widths: Sequence[int], *, per_channel: bool, rescaled: bool) -> None:
-        super().__init__()
-        self.widths = tuple(widths)
-        self.per_channel = per_channel
-        channels = weight.shape[0] if per_channel else 1
-        self.weight = nn.Parameter(weight.detach().clone().float())
-        self.log_step = nn.Parameter(torch.zeros(channels))
-        self.log_factor = nn.Parameter(torch.zeros(len(self.widths), channels)) if rescaled else None
+        super().__init__(weight, widths, per_channel=per_channel, rescaled=rescaled)
+        self.log_step = nn.Parameter(torch.zeros(self.channels))
+        self.log_factor = nn.Parameter(torch.zeros(len(self.widths), self.channels)) if rescaled else None
         self.calibrate()
-
-    def _across(self, per_channel: Tensor) -> Tensor:
-        """A vector over output channels, shaped to multiply the weights."""
-        return per_channel.reshape(-1, *[1] * (self.weight.dim() - 1))
-
-    def _check(self, bits: int) -> None:
-        if bits not in self.widths:
-            raise SpaceError(f"Weights must have one of the widths {self.widths} they were trained for, but {bits} was asked.")
 
     def factor(self, bits: int) -> Tensor:
         """What a code of this width stands for relative to its bin's middle; `[channels or 1]`."""
-        self._check(bits)
-        if self.log_factor is None:
-            return torch.ones_like(self.log_step)
-        return torch.exp(self.log_factor[self.widths.index(bits)])
+        index = self.index(bits)
+        return torch.ones_like(self.log_step) if self.log_factor is None else torch.exp(self.log_factor[index])
 
     def half_step(self, bits: int) -> Tensor:
-        """Half the distance of neighbouring values at this width; `[channels or 1]`."""
         return torch.exp(self.log_step) * self.factor(bits) * 2.0 ** (CODE_BITS - bits - 1)
 
     def forward(self, bits: int) -> Tensor:
-        """Fake-quantized weights at this width, in the shape of the weights."""
-        step = self._across(torch.exp(self.log_step))
-        factor = self._across(self.factor(bits))
+        step = self.across(torch.exp(self.log_step))
+        factor = self.across(self.factor(bits))
         return bin_middle(self.weight / step, bits) * (step * factor)
 
     @torch.no_grad()
     def codes(self) -> Tensor:
-        """The stored 8-bit codes, 0..255, int64 in the shape of the weights."""
-        clipped = torch.clamp(self.weight / self._across(torch.exp(self.log_step)), -128.0, _HIGHEST)
+        clipped = torch.clamp(self.weight / self.across(torch.exp(self.log_step)), -128.0, _HIGHEST)
         return torch.floor(clipped).long() + 128
+
+    @torch.no_grad()
+    def replace(self, weight: Tensor) -> None:
+        self.weight.copy_(weight)
+        self.calibrate()
+
+    def parameter_groups(self) -> ParameterGroups:
+        steps = (self.log_step,) if self.log_factor is None else (self.log_step, self.log_factor)
+        return ParameterGroups(weights=(self.weight,), steps=steps)
 
     @torch.no_grad()
     def calibrate(self) -> None:

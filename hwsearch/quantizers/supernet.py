@@ -19,8 +19,9 @@ from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.integers.integer_model import Codes
-from hwsearch.quantizers.nested import NestedWeight
-from hwsearch.quantizers.switchable import ChannelStatistics, Statistics, SwitchableBatchNorm, folded, integer_bias
+from hwsearch.quantizers.parameter_groups import ParameterGroups
+from hwsearch.quantizers.schemes import DEFAULT_SCHEME, scheme_of
+from hwsearch.quantizers.switchable import ChannelStatistics, Statistics, folded, integer_bias
 from hwsearch.quantizers.tensors import (
     Options,
     activate,
@@ -32,6 +33,7 @@ from hwsearch.quantizers.tensors import (
 )
 from hwsearch.quantizers.torch_ops import operate
 from hwsearch.quantizers.uniform import ActivationQuantizer, InputQuantizer, straight_through
+from hwsearch.quantizers.weighted_op import WeightedOp, weight_shape
 
 if TYPE_CHECKING:
     from hwsearch.graph.aten import OpParameters
@@ -42,60 +44,12 @@ Finish = Callable[[Op, Tensor, Precision], Tensor]
 """Bias or batch norm: (op, output before it, precision) -> output."""
 
 
-class WeightedOp(nn.Module):
-    """What one operation with weights learns: nested weights, and a bias or a batch norm."""
-
-    def __init__(
-        self, op: Op, widths: Sequence[int], activation_widths: Sequence[int], weight: Tensor, *, is_logits: bool
-    ) -> None:
-        super().__init__()
-        rescaled = not op.batch_norm and not is_logits
-        self.nested = NestedWeight(weight, widths, per_channel=not is_logits, rescaled=rescaled)
-        self.bias = None if op.batch_norm else nn.Parameter(torch.zeros(op.out_channels))
-        self.norm: SwitchableBatchNorm | None = None
-        if op.batch_norm:
-            # the float network's epsilon replaces this one when its parameters are loaded
-            self.norm = SwitchableBatchNorm(
-                channels=op.out_channels, eps=1e-5, weight_widths=widths, activation_widths=activation_widths
-            )
-
-    @torch.no_grad()
-    def load(self, parameters: "OpParameters") -> None:
-        """Take bias and batch norm of a float operation (its weight was given to the constructor)."""
-        bias = torch.zeros(len(self.nested.weight)) if parameters.bias is None else torch.as_tensor(parameters.bias).float()
-        if self.norm is None:
-            assert self.bias is not None
-            self.bias.copy_(bias)
-            return
-        assert parameters.bn_weight is not None and parameters.bn_bias is not None
-        assert parameters.bn_mean is not None and parameters.bn_var is not None
-        self.norm.eps.fill_(parameters.bn_eps)
-        self.norm.scale.copy_(torch.as_tensor(parameters.bn_weight))
-        self.norm.offset.copy_(torch.as_tensor(parameters.bn_bias))
-        self.norm.running_mean.copy_(torch.as_tensor(parameters.bn_mean) - bias)
-        self.norm.running_variance.copy_(torch.as_tensor(parameters.bn_var))
-
-    @torch.no_grad()
-    def set_linear(self, weight: Tensor, bias: Tensor) -> None:
-        """Replace the weights `[out, in]` and bias of an operation without batch norm."""
-        assert self.bias is not None
-        self.nested.weight.copy_(weight)
-        self.nested.calibrate()
-        self.bias.copy_(bias)
-
-
-def weight_shape(op: Op) -> tuple[int, ...]:
-    """Shape of an operation's weights as torch keeps them."""
-    if op.kind.traits.reads_vector:
-        return (op.out_channels, op.reduction)
-    return (op.out_channels, op.in_shape[0] // op.groups, *op.kernel)
-
-
 class Supernet(nn.Module):
     """A network whose operations run at any of their optional precisions.
 
     `parameters` are those of a trained float network; operations it does not name (exit heads) start at random
-    from `seed`. Activation steps still have to be calibrated (`calibrate.calibrate_activations`).
+    from `seed`. Activation steps still have to be calibrated (`calibrate.calibrate_activations`). `scheme` is how weights are
+    quantized, one of `schemes.SCHEMES`.
     """
 
     def __init__(
@@ -106,9 +60,11 @@ class Supernet(nn.Module):
         parameters: "Mapping[str, OpParameters] | None" = None,
         *,
         seed: int = 0,
+        scheme: str = DEFAULT_SCHEME,
     ) -> None:
         super().__init__()
         check_quantizable(network)
+        self.scheme = scheme
         self.network = network
         self.options = dict(options)
         self.input_quantizer = input_quantizer
@@ -129,9 +85,10 @@ class Supernet(nn.Module):
         parameters: "Mapping[str, OpParameters] | None" = None,
         *,
         seed: int = 0,
+        scheme: str = DEFAULT_SCHEME,
     ) -> Self:
         """A supernet for every assignment of a search space."""
-        return cls(space.network, options_of(space), input_quantizer, parameters, seed=seed)
+        return cls(space.network, options_of(space), input_quantizer, parameters, seed=seed, scheme=scheme)
 
     def _make_weighted(self, parameters: "Mapping[str, OpParameters]", generator: torch.Generator) -> None:
         for op in self.network.ops:
@@ -144,7 +101,8 @@ class Supernet(nn.Module):
             else:
                 weight = (2 * torch.rand(shape, generator=generator) - 1) * op.reduction**-0.5
             reads = tuple(sorted({p.activation_bits for p in self.options[op.name]}))
-            module = WeightedOp(op, weight_widths(op, self.options), reads, weight, is_logits=self.is_logits(op.name))
+            widths = weight_widths(op, self.options)
+            module = WeightedOp(op, widths, reads, weight, is_logits=self.is_logits(op.name), scheme=self.scheme)
             if given is not None:
                 module.load(given)
             self.weighted[_key(op.name)] = module
@@ -173,6 +131,13 @@ class Supernet(nn.Module):
         module = self.activations[_key(self._sources[tensor])]
         assert isinstance(module, ActivationQuantizer)
         return module
+
+    def parameter_groups(self) -> ParameterGroups:
+        """Every parameter once."""
+        weighted = (self.weighted_op(op.name).parameter_groups() for op in self.network.ops if op.has_weights)
+        owners = (module for module in self.activations.values() if isinstance(module, ActivationQuantizer))
+        activations = (module.parameter_groups() for module in owners)
+        return sum((*weighted, *activations), ParameterGroups())
 
     def step_and_zero(self, tensor: str, bits: int) -> tuple[Tensor, int]:
         """Real value of one code, and the code of zero, of a tensor read at a width."""
@@ -245,14 +210,14 @@ class Supernet(nn.Module):
         return values[source].detach() if enters_head else values[source]
 
     def _weigh(self, op: Op, x: Tensor, precision: Precision, finish: Finish) -> Tensor:
-        y = operate(op, [x], self.weighted_op(op.name).nested(precision.weight_bits))
+        y = operate(op, [x], self.weighted_op(op.name).quantizer(precision.weight_bits))
         return finish(op, y, precision)
 
     @torch.no_grad()
     def accumulator_unit(self, op: Op, precision: Precision) -> Tensor:
         """Real value of one unit of an operation's integer accumulator before bias or batch norm; `[channels or 1]`."""
         step, _ = self.step_and_zero(op.inputs[0], precision.activation_bits)
-        return self.weighted_op(op.name).nested.half_step(precision.weight_bits) * step
+        return self.weighted_op(op.name).quantizer.half_step(precision.weight_bits) * step
 
     def _finish_by_batch(self, op: Op, y: Tensor, precision: Precision) -> Tensor:
         module = self.weighted_op(op.name)
@@ -288,7 +253,7 @@ class Supernet(nn.Module):
         values = {INPUT: images}
         for op in self.path(exits):
             inputs = [values[source] for source in op.inputs]
-            y = operate(op, inputs, self.weighted_op(op.name).nested.weight if op.has_weights else None)
+            y = operate(op, inputs, self.weighted_op(op.name).quantizer.weight if op.has_weights else None)
             if op.has_weights:
                 y = self._finish_float(op, y)
             values[op.name] = activate(op, y)
@@ -320,7 +285,7 @@ class Supernet(nn.Module):
     def from_arrays(cls, space: "SearchSpace", arrays: Arrays) -> Self:
         """The supernet whose `to_arrays` gave `arrays`, in evaluation mode."""
         quantizer = InputQuantizer(step=float(arrays["input.step"]), zero=int(arrays["input.zero"]))
-        supernet = cls.of_space(space, quantizer)
+        supernet = cls.of_space(space, quantizer, scheme=scheme_of(arrays))
         tensors = {name: torch.tensor(array) for name, array in arrays.items() if not name.startswith("input.")}
         supernet.load_state_dict(tensors)
         return supernet.eval()

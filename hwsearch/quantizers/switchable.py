@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.graph.precision import Precision
+from hwsearch.quantizers.parameter_groups import ParameterGroups
 from hwsearch.quantizers.uniform import round_half_up
 
 LARGEST_BIAS = 2.0**30
@@ -58,6 +59,10 @@ class SwitchableBatchNorm(nn.Module):
     def running(self) -> ChannelStatistics:
         """Statistics of the float network this one started from."""
         return ChannelStatistics(mean=self.running_mean, variance=self.running_variance)
+
+    def parameter_groups(self) -> ParameterGroups:
+        """The scale's correction is a logarithm, so it is learned as steps are."""
+        return ParameterGroups(steps=(self.log_scale_correction,), rest=(self.scale, self.offset, self.offset_correction))
 
     def affine(self, precision: Precision) -> tuple[Tensor, Tensor]:
         """Scale and offset, both `[channels]`.

@@ -19,6 +19,7 @@ from hwsearch.graph.space import SearchSpace
 from hwsearch.progress import Progress, silent
 from hwsearch.quantizers.calibrate import untrained_supernet
 from hwsearch.quantizers.heads import linear_heads, refit_heads
+from hwsearch.quantizers.schemes import DEFAULT_SCHEME
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.tasks.float_training import train_float
 from hwsearch.tasks.task import Task
@@ -53,14 +54,16 @@ def train_supernet(
     seed: int,
     progress: Progress = silent,
     training: SupernetTraining | None = None,
+    scheme: str = DEFAULT_SCHEME,
 ) -> Supernet:
     """A supernet trained from a float network (which is trained first if none is given), in evaluation mode.
 
+    `scheme` is how weights are quantized (`schemes.SCHEMES`).
     The result depends on the arguments alone; with 0 epochs it is the post-training quantized network.
     """
     chosen = training or SupernetTraining()
     teacher = float_model if float_model is not None else train_float(task, epochs=epochs, seed=seed)
-    supernet = untrained_supernet(task, space, teacher, seed=seed)
+    supernet = untrained_supernet(task, space, teacher, seed=seed, scheme=scheme)
     if epochs <= 0:
         return supernet
     optimizer = make_optimizer(supernet, chosen)
@@ -131,14 +134,11 @@ def shuffled_batches(task: Task, batch: int, generator: torch.Generator) -> Iter
 
 def make_optimizer(supernet: Supernet, training: SupernetTraining) -> torch.optim.Optimizer:
     """Adam with decoupled decay on weights alone; steps, scales and offsets are not decayed."""
-    named = list(supernet.named_parameters())
-    weights = [p for name, p in named if name.endswith("nested.weight")]
-    steps = [p for name, p in named if "log_" in name]
-    rest = [p for name, p in named if not name.endswith("nested.weight") and "log_" not in name]
+    own = supernet.parameter_groups()
     groups = [
-        {"params": weights, "lr": training.learning_rate, "weight_decay": training.weight_decay},
-        {"params": steps, "lr": training.step_learning_rate, "weight_decay": 0.0},
-        {"params": rest, "lr": training.learning_rate, "weight_decay": 0.0},
+        {"params": own.weights, "lr": training.learning_rate, "weight_decay": training.weight_decay},
+        {"params": own.steps, "lr": training.step_learning_rate, "weight_decay": 0.0},
+        {"params": own.rest, "lr": training.learning_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, fused=True)
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.errors import SpaceError
+from hwsearch.quantizers.parameter_groups import ParameterGroups
 
 INPUT_BITS = 8
 
@@ -119,6 +120,9 @@ class ActivationQuantizer(nn.Module):
         """Set every width's step to the one with the least squared error on `samples`."""
         steps = [best_step(samples, bits=bits, unsigned=self.unsigned, limit=self.limit) for bits in self.widths]
         self.log_step.copy_(torch.tensor(steps).log())
+
+    def parameter_groups(self) -> ParameterGroups:
+        return ParameterGroups(steps=(self.log_step,))
 
     def forward(self, x: Tensor, bits: int) -> Tensor:
         return fake_quantize(x, self.step(bits), self.zero(bits), bits)

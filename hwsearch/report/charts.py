@@ -7,7 +7,7 @@ from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from hwsearch.graph.menu import PolicyKind
-from hwsearch.hardware.cost import Budget, PolicyCost
+from hwsearch.hardware.cost import DEFAULT_OBJECTIVES, OBJECTIVES, Budget, Objective, PolicyCost, cost_objectives
 from hwsearch.pricing.prices import OpPrice
 from hwsearch.results.front import FrontPoint
 
@@ -37,30 +37,39 @@ def entry_colours(entries: int) -> list[str]:
     return ["#" + "".join(f"{round(a + step * (b - a)):02x}" for a, b in zip(light, dark, strict=True)) for step in steps]
 
 
+def front_axes(objectives: Sequence[str]) -> tuple[Objective, Objective]:
+    """The two costs that a front is drawn against: the first two it is in; one alone has a latency beside it."""
+    searched = cost_objectives(objectives)
+    beside = [OBJECTIVES[name] for name in ("latency", "mean_latency") if OBJECTIVES[name] != searched[0]]
+    first, second, *_ = [*searched, *beside]
+    return first, second
+
+
 def front_figure(
     points: Sequence[FrontPoint],
     *,
     chosen_trial: int,
     finished: tuple[float, PolicyCost],
-    references: Mapping[str, tuple[float, float]],
+    references: Mapping[str, tuple[float, PolicyCost]],
     float_accuracy: float,
     budget: Budget,
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
 ) -> go.Figure:
-    """Accuracy against mean latency (left) and worst latency (right).
+    """Accuracy against two costs, by default mean latency (left) and worst latency (right); all others are in the hover text.
 
-    `references`: accuracy and latency (us) of static models by name; `finished`: accuracy and cost of the finished model.
+    `references`: accuracy and cost of static models by name; `finished`: accuracy and cost of the finished model.
     """
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.04)
-    sides = [("mean", budget.mean_latency_us), ("worst", budget.latency_us)]
     lowest = min(finished[0], *(point.accuracy for point in points)) - LOWER_EDGE
-    for column, (side, limit) in enumerate(sides, start=1):
-        _add_points(figure, points, side, column)
-        _add_references(figure, references, lowest, column)
-        _add_finished(figure, [point for point in points if point.trial == chosen_trial], finished, side, column)
+    for column, axis in enumerate(front_axes(objectives), start=1):
+        _add_points(figure, points, axis, column)
+        _add_references(figure, references, lowest, axis, column)
+        _add_finished(figure, [point for point in points if point.trial == chosen_trial], finished, axis, column)
         figure.add_hline(y=100 * float_accuracy, line={"color": MUTED, "width": 1, "dash": "dot"}, row=1, col=column)
+        limit = budget.limits().get(axis.field)
         if limit is not None:
-            _add_limit(figure, limit / 1000, column)
-        figure.update_xaxes(title_text=f"{side} latency (ms)", rangemode="tozero", row=1, col=column)
+            _add_limit(figure, axis.shown(limit), column)
+        figure.update_xaxes(title_text=f"{axis.label} ({axis.quantity.shown})", rangemode="tozero", row=1, col=column)
     figure.add_annotation(
         text=f"float {100 * float_accuracy:.2f} %", x=1, y=100 * float_accuracy, xref="x2 domain", yref="y2", yanchor="bottom",
         xanchor="right", showarrow=False, font={"color": MUTED, "size": 12},
@@ -69,14 +78,14 @@ def front_figure(
     return _styled(figure, 430, legend=True)
 
 
-def _add_points(figure: go.Figure, points: Sequence[FrontPoint], side: str, column: int) -> None:
-    by_latency = sorted(points, key=lambda point: _ms(point, side))
+def _add_points(figure: go.Figure, points: Sequence[FrontPoint], axis: Objective, column: int) -> None:
+    by_cost = sorted(points, key=lambda point: _along(axis, point.cost))
     for kind in PolicyKind:
-        own = [point for point in by_latency if point.menu.kind is kind]
+        own = [point for point in by_cost if point.menu.kind is kind]
         if own:
             figure.add_trace(
                 go.Scatter(
-                    x=[_ms(point, side) for point in own], y=[100 * point.accuracy for point in own], mode="markers",
+                    x=[_along(axis, point.cost) for point in own], y=[100 * point.accuracy for point in own], mode="markers",
                     name=f"{kind} (search)", legendgroup=kind, showlegend=column == 1,
                     marker={"color": KIND_COLOURS[kind], "symbol": _KIND_SYMBOLS[kind], "size": 9, "opacity": 0.9},
                     text=[_hover(point) for point in own], hovertemplate="%{text}<extra></extra>",
@@ -84,27 +93,26 @@ def _add_points(figure: go.Figure, points: Sequence[FrontPoint], side: str, colu
             )  # fmt: skip
 
 
-def _ms(point: FrontPoint, side: str) -> float:
-    latency_us: float = getattr(point.cost, side).latency_us
-    return latency_us / 1000
+def _along(axis: Objective, cost: PolicyCost) -> float:
+    """Where a cost lies on an axis, in the unit that is shown."""
+    return axis.shown(axis.value(0.0, cost))
 
 
 def _hover(point: FrontPoint) -> str:
-    mean, worst = point.cost.mean, point.cost.worst
-    return (
-        f"trial {point.trial}: {point.menu.kind}, {len(point.menu.entries)} entries<br>accuracy {100 * point.accuracy:.2f} %<br>"
-        f"mean {mean.latency_us / 1000:.3f} ms, worst {worst.latency_us / 1000:.3f} ms<br>"
-        f"flash {worst.flash_bytes / 1024:.1f} KB, RAM {worst.ram_bytes / 1024:.1f} KB"
-    )
+    costs = [f"{one.label} {_along(one, point.cost):.3f} {one.quantity.shown}" for one in cost_objectives(tuple(OBJECTIVES))]
+    title = f"trial {point.trial}: {point.menu.kind}, {len(point.menu.entries)} entries"
+    return "<br>".join([title, f"accuracy {_percent(point.accuracy)}", *costs])
 
 
-def _add_references(figure: go.Figure, references: Mapping[str, tuple[float, float]], lowest: float, column: int) -> None:
+def _add_references(
+    figure: go.Figure, references: Mapping[str, tuple[float, PolicyCost]], lowest: float, axis: Objective, column: int
+) -> None:
     """Crosses; a model far below the front is a triangle at the lower edge with its accuracy, so that the front stays wide."""
     below = [accuracy < lowest for accuracy, _ in references.values()]
     text = [f"{name} ({_percent(references[name][0])})" if low else name for name, low in zip(references, below, strict=True)]
     figure.add_trace(
         go.Scatter(
-            x=[latency / 1000 for _, latency in references.values()],
+            x=[_along(axis, cost) for _, cost in references.values()],
             y=[100 * max(accuracy, lowest) for accuracy, _ in references.values()],
             mode="markers+text", text=text, textfont={"size": 11, "color": MUTED}, cliponaxis=False,
             textposition=["top center" if low else "bottom center" for low in below],
@@ -114,7 +122,7 @@ def _add_references(figure: go.Figure, references: Mapping[str, tuple[float, flo
                 "color": MUTED, "size": 9, "line": {"width": 2, "color": MUTED},
             },
             customdata=[_percent(accuracy) for accuracy, _ in references.values()],
-            hovertemplate="uniform<br>accuracy %{customdata}<br>%{x:.3f} ms<extra></extra>",
+            hovertemplate="uniform<br>accuracy %{customdata}<br>%{x:.3f} " + axis.quantity.shown + "<extra></extra>",
         ), row=1, col=column,
     )  # fmt: skip
 
@@ -124,31 +132,32 @@ def _percent(share: float) -> str:
 
 
 def _add_finished(
-    figure: go.Figure, origins: Sequence[FrontPoint], finished: tuple[float, PolicyCost], side: str, column: int
+    figure: go.Figure, origins: Sequence[FrontPoint], finished: tuple[float, PolicyCost], axis: Objective, column: int
 ) -> None:
     """The finished model as a star, and a thin line from the point of the search it was made from."""
     accuracy, cost = finished
-    latency_ms = getattr(cost, side).latency_us / 1000
+    place = _along(axis, cost)
     for point in origins:
         figure.add_trace(
             go.Scatter(
-                x=[_ms(point, side), latency_ms], y=[100 * point.accuracy, 100 * accuracy], mode="lines", hoverinfo="skip",
+                x=[_along(axis, point.cost), place], y=[100 * point.accuracy, 100 * accuracy], mode="lines", hoverinfo="skip",
                 line={"color": ACCENT, "width": 1, "dash": "dash"}, showlegend=False,
             ), row=1, col=column,
         )  # fmt: skip
     figure.add_trace(
         go.Scatter(
-            x=[latency_ms], y=[100 * accuracy], mode="markers", name="finished model", legendgroup="finished",
+            x=[place], y=[100 * accuracy], mode="markers", name="finished model", legendgroup="finished",
             showlegend=column == 1, marker={"color": ACCENT, "symbol": "star", "size": 15},
-            hovertemplate="finished model<br>accuracy %{y:.2f} %<br>" + side + " %{x:.3f} ms<extra></extra>",
+            hovertemplate="finished model<br>accuracy %{y:.2f} %<br>" + axis.label + " %{x:.3f} " + axis.quantity.shown
+            + "<extra></extra>",
         ), row=1, col=column,
     )  # fmt: skip
 
 
-def _add_limit(figure: go.Figure, limit_ms: float, column: int) -> None:
-    figure.add_vline(x=limit_ms, line={"color": ACCENT, "width": 1}, row=1, col=column)
+def _add_limit(figure: go.Figure, limit: float, column: int) -> None:
+    figure.add_vline(x=limit, line={"color": ACCENT, "width": 1}, row=1, col=column)
     figure.add_annotation(
-        text="budget", x=limit_ms, y=0.5, xref=f"x{column}", yref="y domain", showarrow=False, xanchor="right", yanchor="middle",
+        text="budget", x=limit, y=0.5, xref=f"x{column}", yref="y domain", showarrow=False, xanchor="right", yanchor="middle",
         textangle=-90, font={"color": ACCENT, "size": 11},
     )  # fmt: skip
 

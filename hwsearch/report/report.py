@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hwsearch.files import write_whole
 from hwsearch.graph.op import shape_text
-from hwsearch.hardware.cost import Cost
+from hwsearch.hardware.cost import OBJECTIVES, Cost, PolicyCost, limited
 from hwsearch.hardware.header import ProfileHeader
 from hwsearch.integers.integer_model import IntegerModel
 from hwsearch.pricing.cost_model import CostModel
@@ -163,7 +163,8 @@ def _saving(data: ReportData) -> str:
 def _policy(data: ReportData) -> str:
     """How the model decides, in one or two sentences."""
     model = data.final.model
-    told = f"Policy: {model.menu.kind}. {model.menu.kind.description}"
+    count = len(model.menu.entries)
+    told = f"Policy: {model.menu.kind} with {count} {'entry' if count == 1 else 'entries'}. {model.menu.kind.description}"
     if model.menu.kind.escalates:
         stops = zip(_entry_names(data), model.thresholds, strict=False)
         places = ", ".join(f"at {name} if it is {threshold} or more" for name, threshold in stops)
@@ -171,22 +172,15 @@ def _policy(data: ReportData) -> str:
     return _text(told)
 
 
-_LIMITS = {
-    "latency_us": ("worst latency", "ms", 1e3), "energy_uj": ("worst energy", "µJ", 1.0),
-    "flash_bytes": ("flash", "KB", 1024.0), "ram_bytes": ("RAM", "KB", 1024.0),
-    "mean_latency_us": ("mean latency", "ms", 1e3), "mean_energy_uj": ("mean energy", "µJ", 1.0),
-}  # fmt: skip
-
-
 def _budgets(data: ReportData) -> str:
     final = data.final
     excess = final.budget.excess(final.cost)
     rows = []
     for name, limit in final.budget.limits().items():
-        label, unit, scale = _LIMITS[name]
-        spent = 1 + excess[name]
+        of, spent = limited(name), 1 + excess[name]
         verdict = f"{100 * spent:.1f} % · {'met' if spent <= 1 else 'exceeded'}"
-        rows.append([label, f"{limit * spent / scale:.3f}", f"{limit / scale:.3f} {unit}", _bar(spent), verdict])
+        allowed = f"{of.shown(limit):.3f} {of.quantity.shown.replace('u', 'µ')}"
+        rows.append([of.label, f"{of.shown(limit * spent):.3f}", allowed, _bar(spent), verdict])
     table = _table(["limit on", "spent", "allowed", "", ""], rows) if rows else "<p>No limit was set.</p>"
     return _section("Budgets", _certificate(data), table)
 
@@ -203,15 +197,16 @@ def _certificate(data: ReportData) -> str:
 
 
 def _front(data: ReportData) -> str:
-    references = {reference.name: (reference.accuracy, reference.cost.latency_us) for reference in data.references}
+    references = {one.name: (one.accuracy, PolicyCost(mean=one.cost, worst=one.cost)) for one in data.references}
     finished = (data.final.accuracy[data.split], data.final.cost)
     figure = front_figure(
         data.front.points, chosen_trial=data.chosen_trial, finished=finished, references=references,
-        float_accuracy=data.final.float_accuracy[data.split], budget=data.final.budget,
+        float_accuracy=data.final.float_accuracy[data.split], budget=data.final.budget, objectives=data.front.objectives,
     )  # fmt: skip
     count = len(data.front.points)
+    *labels, last = [OBJECTIVES[name].label for name in data.front.objectives]
     lead = (
-        f"{count} model{'s' if count > 1 else ''} that no other one beats in accuracy and mean latency, from the search "
+        f"{count} model{'s' if count > 1 else ''} that no other one beats in {', '.join(labels)} and {last}, from the search "
         f"(accuracy estimated on its own part of the validation split). The star is the finished model, made from trial "
         f"{data.chosen_trial}; it, the uniform models and float are on the {_text(data.split)} split."
     )

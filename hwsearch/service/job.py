@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hwsearch.errors import BudgetError, JobError
 from hwsearch.files import first_fault_in_toml
-from hwsearch.hardware.cost import Budget
+from hwsearch.hardware.cost import DEFAULT_OBJECTIVES, Budget, check_objectives
 
 
 class _Section(BaseModel):
@@ -41,6 +41,8 @@ class SearchSection(_Section):
     workers: int = Field(default=2, ge=1)
     batch: int = Field(default=8, ge=1)
     """Trials asked before any is told; part of what determines the result, unlike `workers`."""
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
+    """What the front is in: accuracy and one or more of the costs that a device's table gives."""
 
 
 class ChoiceSection(_Section):
@@ -93,8 +95,9 @@ def read_job(path: Path) -> Job:
         raise JobError(first_fault_in_toml("A job", path, text, Job, error)) from None
     try:
         job.budget.parse()
-    except BudgetError as error:
-        raise BudgetError(f"{path}: {error}") from None
+        check_objectives(job.search.objectives)
+    except (BudgetError, JobError) as error:
+        raise type(error)(f"{path}: {error}") from None
     return job
 
 

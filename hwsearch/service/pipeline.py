@@ -124,7 +124,8 @@ class Pipeline:
             front = search(
                 supernet, self.task, self.space, self.costs, self.budget,
                 n_trials=self.job.search.trials, seed=self.job.seed, workers=self._workers, ray_address=self._ray_address,
-                batch=self.job.search.batch, log=self.folder.trials_file, resume=True, progress=progress,
+                batch=self.job.search.batch, objectives=self.job.search.objectives,
+                log=self.folder.trials_file, resume=True, progress=progress,
             )  # fmt: skip
             front.save(self.folder.path)
         return front

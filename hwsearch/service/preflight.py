@@ -8,13 +8,14 @@ from hwsearch.graph.network import Network
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.profile import load_profile
 from hwsearch.pricing.cost_model import CostModel
-from hwsearch.pricing.feasibility import require_reachable
+from hwsearch.pricing.feasibility import require_own_axes, require_reachable
 from hwsearch.service.job import Job, read_job
 
 
 def check_job(job: Job, ray_address: str | None = None) -> None:
     """Raise the error of the first thing a job names that is missing or does not fit."""
     profile = load_profile(job.profile)
+    require_own_axes(job.search.objectives, profile)
     space = load_space(job.space, _network_of_task(job))
     costs = CostModel(space.network, profile)
     for unit in space.units:

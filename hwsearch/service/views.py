@@ -11,6 +11,7 @@ from hwsearch.errors import ProfileError, SpaceError
 from hwsearch.graph.op import shape_text
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
+from hwsearch.hardware.cost import OBJECTIVES, Cost, PolicyCost
 from hwsearch.hardware.profile import HardwareProfile, find_profile, load_profile, read_header
 from hwsearch.results.front import ParetoFront
 
@@ -42,6 +43,7 @@ def _ms(microseconds: float) -> str:
 def front_record(front: ParetoFront) -> Record:
     return {
         "profile": front.profile,
+        "objectives": list(front.objectives),
         "front": [
             {
                 "trial": point.trial,
@@ -57,17 +59,26 @@ def front_record(front: ParetoFront) -> Record:
     }
 
 
+_FRONT_COLUMNS = {
+    "accuracy": ("accuracy %", 2), "mean_latency": ("mean ms", 3), "latency": ("worst ms", 3), "mean_energy": ("mean uJ", 1),
+    "flash": ("flash KB", 1), "ram": ("RAM KB", 1),
+}  # fmt: skip
+"""Objectives that a front always shows, each with its title and decimals; one more that was searched for stands after them."""
+
+
 def front_text(record: Record) -> str:
-    rows = [
-        [
-            point["policy"], str(point["trial"]), f"{100 * point['accuracy']:.2f}", _ms(point["mean"]["latency_us"]),
-            _ms(point["worst"]["latency_us"]), f"{point['mean']['energy_uj']:.1f}",
-            f"{point['worst']['flash_bytes'] / 1024:.1f}", f"{point['worst']['ram_bytes'] / 1024:.1f}",
+    searched = [OBJECTIVES[name] for name in record["objectives"] if name not in _FRONT_COLUMNS]
+    columns = _FRONT_COLUMNS | {one.name: (f"{one.label} {one.quantity.shown}", 3) for one in searched}
+    rows = []
+    for point in record["front"]:
+        cost = PolicyCost(mean=Cost(**point["mean"]), worst=Cost(**point["worst"]))
+        cells = [
+            f"{OBJECTIVES[name].shown(OBJECTIVES[name].value(point['accuracy'], cost)):.{decimals}f}"
+            for name, (_, decimals) in columns.items()
         ]
-        for point in record["front"]
-    ]  # fmt: skip
-    columns = ["policy", "trial", "accuracy %", "mean ms", "worst ms", "mean uJ", "flash KB", "RAM KB"]
-    return _table(f"Pareto front on {record['profile']}", columns, rows)
+        rows.append([point["policy"], str(point["trial"]), *cells])
+    titles = ["policy", "trial", *(title for title, _ in columns.values())]
+    return _table(f"Pareto front on {record['profile']}", titles, rows)
 
 
 def run_text(record: Record) -> str:

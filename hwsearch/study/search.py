@@ -21,10 +21,10 @@ from hwsearch.errors import JobError
 from hwsearch.graph.menu import Menu, PolicyShape
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
-from hwsearch.hardware.cost import Budget, Cost, PolicyCost
+from hwsearch.hardware.cost import DEFAULT_OBJECTIVES, OBJECTIVES, Budget, Cost, PolicyCost, check_objectives, cost_objectives
 from hwsearch.predictors.parameters import Category, Parameter
 from hwsearch.pricing.cost_model import CostModel
-from hwsearch.pricing.feasibility import require_reachable
+from hwsearch.pricing.feasibility import require_own_axes, require_reachable
 from hwsearch.progress import Progress, silent
 from hwsearch.quantizers.evaluation import PathEvaluation
 from hwsearch.quantizers.supernet import Supernet
@@ -50,6 +50,7 @@ def search(
     *,
     n_trials: int,
     seed: int,
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
     workers: int = 1,
     ray_address: str | None = None,
     pool: Pool | None = None,
@@ -58,17 +59,19 @@ def search(
     batch: int = 8,
     progress: Progress = silent,
 ) -> ParetoFront:
-    """The front in accuracy (on the search split) and mean latency, within the budget.
+    """The front in `objectives` (names in `hardware.cost.OBJECTIVES`; accuracy is that on the search split), within the budget.
 
     One worker without an address is this process; more are Ray actors, on a Ray of our own or at `ray_address`; `pool`
     replaces both and stays open. With `log`, a journal is kept there, and `resume` continues it. `batch` trials are asked
     before any is told: unlike `workers` it is part of what determines the front. Raises InfeasibleBudget before any work
-    if no model of the space can meet the budget, ClusterError if Ray does not answer, JobError if the journal is not this
-    search's.
+    if no model of the space can meet the budget, ClusterError if Ray does not answer, JobError if the objectives are not
+    known ones with accuracy among them, or two are one axis on this device, or if the journal is not this search's.
     """
+    aims = check_objectives(objectives)
+    require_own_axes(aims, costs.profile)
     require_reachable(space, costs, budget)
     material = Material.of(supernet, task, space)
-    header = _header(material, task, costs, budget, seed=seed, batch=batch, n_trials=n_trials)
+    header = _header(material, task, costs, budget, aims, seed=seed, batch=batch, n_trials=n_trials)
     with TrialLog.open(log, header, resume=resume) as journal, ExitStack() as stack:
 
         def opened() -> Pool:
@@ -77,11 +80,11 @@ def search(
             return made
 
         evaluator = _Evaluator(_LazyPool(opened), seed)
-        report = _Report(n_trials, progress)
-        trials = _Trials(space, costs, budget, journal=journal, evaluator=evaluator, report=report)
-        trials.run(_create_study(space, n_trials, seed), n_trials, batch)
+        report = _Report(n_trials, progress, aims)
+        trials = _Trials(space, costs, budget, aims, journal=journal, evaluator=evaluator, report=report)
+        trials.run(_create_study(space, aims, n_trials, seed), n_trials, batch)
         points = tuple(trial.point for trial in journal.trials.values() if trial.point and trial.is_feasible)
-    return ParetoFront(points=points, profile=costs.profile.name, task=task.name, space=space.name, seed=seed)
+    return ParetoFront(points=points, objectives=aims, profile=costs.profile.name, task=task.name, space=space.name, seed=seed)
 
 
 # --- the study --------------------------------------------------------------------------------------------------------
@@ -91,7 +94,7 @@ def _sampler_name(n_trials: int) -> str:
     return "tpe" if n_trials <= MOST_TPE_TRIALS else "nsga2"
 
 
-def _create_study(space: SearchSpace, n_trials: int, seed: int) -> optuna.Study:
+def _create_study(space: SearchSpace, objectives: Sequence[str], n_trials: int, seed: int) -> optuna.Study:
     sampler: optuna.samplers.BaseSampler
     if _sampler_name(n_trials) == "tpe":
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
@@ -99,7 +102,7 @@ def _create_study(space: SearchSpace, n_trials: int, seed: int) -> optuna.Study:
         sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=NSGA2_POPULATION)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    study = optuna.create_study(directions=[OBJECTIVES[name].direction for name in objectives], sampler=sampler)
     optuna.logging.set_verbosity(verbosity)
     for params in seeded_trials(space):
         study.enqueue_trial(params)
@@ -140,18 +143,21 @@ class _Plan:
     def is_affordable(self) -> bool:
         return all(share <= 0 for share in self.excess.values())
 
-    def refused(self) -> TrialRecord:
-        worst_us = max(path.latency_us for path in self.paths)
-        return TrialRecord(number=self.number, params=self.params, constraints=self.excess, values=(0.0, worst_us))
+    def refused(self, objectives: Sequence[str]) -> TrialRecord:
+        """Valued as a model that is never right and takes the dearest way for every input."""
+        worst = PolicyCost.of_paths(self.paths, (1.0, *[0.0] * (len(self.paths) - 1))).worst
+        cost = PolicyCost(mean=worst, worst=worst)
+        values = tuple(OBJECTIVES[name].value(0.0, cost) for name in objectives)
+        return TrialRecord(number=self.number, params=self.params, constraints=self.excess, values=values)
 
-    def judged(self, answer: PolicyAnswer, budget: Budget) -> TrialRecord:
+    def judged(self, answer: PolicyAnswer, budget: Budget, objectives: Sequence[str]) -> TrialRecord:
         cost = PolicyCost.of_paths(self.paths, answer.shares)
         point = FrontPoint(
             trial=self.number, menu=self.menu, shape=self.shape, accuracy=answer.accuracy, shares=answer.shares, cost=cost
         )
         return TrialRecord(
             number=self.number, params=self.params, constraints=budget.excess(cost),
-            values=(answer.accuracy, cost.mean.latency_us), point=point,
+            values=point.values(objectives), point=point,
         )  # fmt: skip
 
 
@@ -163,12 +169,13 @@ class _Trials:
         space: SearchSpace,
         costs: CostModel,
         budget: Budget,
+        objectives: Sequence[str],
         *,
         journal: TrialLog,
         evaluator: "_Evaluator",
         report: "_Report",
     ) -> None:
-        self._space, self._costs, self._budget = space, costs, budget
+        self._space, self._costs, self._budget, self._objectives = space, costs, budget, objectives
         self._journal, self._evaluator, self._report = journal, evaluator, report
 
     def run(self, study: optuna.Study, n_trials: int, batch: int) -> None:
@@ -210,10 +217,10 @@ class _Trials:
         plans = [self._plan(trial.number, trial.params, builder) for trial in asked]
         for plan in plans:
             if not plan.is_affordable:
-                self._add(plan.refused())
+                self._add(plan.refused(self._objectives))
 
         def judged(plan: _Plan, answer: PolicyAnswer) -> None:
-            self._add(plan.judged(answer, self._budget))
+            self._add(plan.judged(answer, self._budget, self._objectives))
 
         self._evaluator.policies([plan for plan in plans if plan.is_affordable], judged)
 
@@ -289,9 +296,10 @@ class _LazyPool:
 class _Report:
     """Progress with the front so far."""
 
-    def __init__(self, n_trials: int, progress: Progress) -> None:
+    def __init__(self, n_trials: int, progress: Progress, objectives: Sequence[str]) -> None:
         self._n_trials = n_trials
         self._progress = progress
+        self._objectives = objectives
         self._done = 0
         self._points: list[FrontPoint] = []
 
@@ -301,19 +309,32 @@ class _Report:
     def finished(self, record: TrialRecord) -> None:
         self._done += 1
         if record.point is not None and record.is_feasible:
-            self._points = list(non_dominated([*self._points, record.point]))
+            self._points = list(non_dominated([*self._points, record.point], self._objectives))
         self.say(self._front())
 
     def _front(self) -> str:
         if not self._points:
             return "nothing within the budget yet"
-        first, last = self._points[0], self._points[-1]
-        ends = [f"{100 * point.accuracy:.1f} % at {point.cost.mean.latency_us / 1e3:.3g} ms" for point in (first, last)]
+        first = cost_objectives(self._objectives)[0]
+
+        def told(point: FrontPoint) -> str:
+            cost = first.shown(first.value(point.accuracy, point.cost))
+            return f"{100 * point.accuracy:.1f} % at {cost:.3g} {first.quantity.shown}"
+
+        ends = [told(self._points[0]), told(max(self._points, key=lambda point: point.accuracy))]
         return f"front of {len(self._points)}: {' to '.join(dict.fromkeys(ends))}"
 
 
 def _header(
-    material: Material, task: Task, costs: CostModel, budget: Budget, *, seed: int, batch: int, n_trials: int
+    material: Material,
+    task: Task,
+    costs: CostModel,
+    budget: Budget,
+    objectives: Sequence[str],
+    *,
+    seed: int,
+    batch: int,
+    n_trials: int,
 ) -> dict[str, Any]:
     """Everything that determines the trials, as the journal's first line keeps it; longer contents by digest."""
     space = material.space
@@ -321,7 +342,7 @@ def _header(
     return {
         "hwsearch": VERSION, "optuna": optuna.__version__, "sampler": _sampler_name(n_trials),
         "seed": seed, "batch": batch, "task": task.name, "space": space.name, "profile": costs.profile.name,
-        "budget": budget.limits(),
+        "budget": budget.limits(), "objectives": list(objectives),
         "units": _digest(repr((space.units, space.policies)).encode()),
         "prices": _digest(repr(costs.unit_prices(space)).encode()),
         "supernet": _digest(*arrays),

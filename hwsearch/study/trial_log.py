@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from hwsearch.errors import JobError
+from hwsearch.hardware.cost import DEFAULT_OBJECTIVES
 from hwsearch.results.front import FrontPoint, point_from_json, point_to_json
 
-SCHEMA = 1
+SCHEMA = 2
+"""1, which is read too, did not name the objectives: they were accuracy and mean latency."""
 
 Params = Mapping[str, Any]
 
@@ -25,13 +27,13 @@ Params = Mapping[str, Any]
 class TrialRecord:
     """A finished trial: what was asked, what is told. `point` is None for a trial refused by its price, which costs nothing.
 
-    `constraints` are shares over the budget's limits (0 or less is met); `values` are accuracy and mean latency in us.
+    `constraints` are shares over the budget's limits (0 or less is met); `values` those of the objectives, in their units.
     """
 
     number: int
     params: Params
     constraints: Mapping[str, float]
-    values: tuple[float, float]
+    values: tuple[float, ...]
     point: FrontPoint | None = None
 
     @property
@@ -47,10 +49,9 @@ class TrialRecord:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
         point = None if record["point"] is None else point_from_json(record["point"])
-        accuracy, latency_us = record["values"]
         return cls(
             number=record["trial"], params=record["params"], constraints=record["constraints"],
-            values=(accuracy, latency_us), point=point,
+            values=tuple(record["values"]), point=point,
         )  # fmt: skip
 
 
@@ -67,8 +68,8 @@ class TrialLog:
     def open(cls, path: str | Path | None, header: Mapping[str, Any], *, resume: bool) -> Self:
         """Open the journal of the search that `header` describes, continuing one that exists only with `resume`.
 
-        A torn last line is cut off. Without a path nothing is kept. Raises JobError if the journal is in use, damaged, or
-        another search's.
+        The header names the `objectives`, of which each trial has a value. A torn last line is cut off. Without a path
+        nothing is kept. Raises JobError if the journal is in use, damaged, or another search's.
         """
         if path is None:
             return cls(trials={}, sensitivities={})
@@ -130,7 +131,8 @@ def _read(
     if not resume:
         raise JobError(f"A new search must have a new journal, but {path} exists; resume it or name another run folder.")
     records = [_parsed(path, number, line) for number, line in enumerate(lines, start=1)]
-    _require_same(path, records[0], json.loads(json.dumps(header)))
+    began = _current(records[0])
+    _require_same(path, began, json.loads(json.dumps(header)))
     trials: dict[int, TrialRecord] = {}
     sensitivities: dict[str, dict[str, float]] = {}
     for number, record in enumerate(records[1:], start=2):
@@ -141,8 +143,17 @@ def _read(
             trial = TrialRecord.from_json(record)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, number, repr(error)) from error
+        if len(trial.values) != len(began["objectives"]):
+            raise _damaged(path, number, f"{len(trial.values)} values of {len(began['objectives'])} objectives")
         trials[trial.number] = trial
     return trials, sensitivities
+
+
+def _current(header: dict[str, Any]) -> dict[str, Any]:
+    """The first line as this schema writes it."""
+    if header.get("schema") != 1:
+        return header
+    return {**header, "schema": SCHEMA, "objectives": list(DEFAULT_OBJECTIVES)}
 
 
 def _whole_lines(handle: BinaryIO) -> list[bytes]:

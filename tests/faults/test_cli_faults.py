@@ -141,6 +141,25 @@ def test_an_unknown_key_of_a_job_is_named_with_its_line(hwsearch, tmp_path):
     assert "search.trails" in err and "line 10" in err
 
 
+@pytest.mark.parametrize(
+    ("objectives", "said"),
+    [
+        ('["accuracy", "speed"]', "known are accuracy, mean_latency, latency, mean_energy, energy, flash, ram"),
+        ('["accuracy", "flash", "flash"]', "'flash' is named 2 times"),
+        ('["mean_latency", "flash"]', "found mean_latency, flash"),
+        ('["accuracy"]', "'accuracy' alone"),
+        ('["accuracy", "mean_latency", "mean_energy"]', "it is the same axis"),
+    ],
+)
+def test_objectives_that_make_no_front_are_refused_before_training(hwsearch, tmp_path, objectives, said):
+    (tmp_path / "job.toml").write_text(JOB + f"\n[search]\nobjectives = {objectives}\n")
+    for verb in ("run", "search", "check"):
+        code, err = hwsearch(verb, "job.toml")
+        assert code == 2 and one_sentence(err)
+        assert said in err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_space_of_another_network_is_refused_before_training(hwsearch, tmp_path):
     (tmp_path / "job.toml").write_text(JOB.replace("digits_cnn", "lenet5_mnist"))
     code, err = hwsearch("run", "job.toml")

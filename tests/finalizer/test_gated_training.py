@@ -123,7 +123,7 @@ def test_the_probe_separates_columns_that_share_weights(make_run: Callable, task
     for column in (0, 1):
         logits = run.supernet(task.train.images[:32], space.assignment(choices[column]))[""]
         loss = F.cross_entropy(logits, task.train.labels[:32])
-        weights = [run.supernet.weighted_op(unit).nested.weight for unit in units]
+        weights = [run.supernet.weighted_op(unit).quantizer.weight for unit in units]
         alone.append([float(grad.abs().sum()) for grad in torch.autograd.grad(loss, weights, retain_graph=True)])
         loss.backward()
         probe.record(column)

@@ -148,7 +148,7 @@ def test_negative_batch_norm_scales_complement_the_stored_codes(everything):
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=assignment),))
     running = {op.name: supernet.weighted_op(op.name).norm.running for op in space.network.ops if op.batch_norm}
     model = fold_model(supernet, menu, [running])
-    codes = supernet.weighted_op("stem").nested.codes().permute(0, 2, 3, 1).numpy()
+    codes = supernet.weighted_op("stem").quantizer.codes().permute(0, 2, 3, 1).numpy()
     for channel, scale in enumerate(norm.scale.tolist()):
         wanted = codes[channel] if scale > 0 else 255 - codes[channel]
         assert np.array_equal(model.stored["stem"].codes[channel], wanted)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.graph.controllers import argmax_op, attach_exits
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
@@ -23,7 +24,7 @@ from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance
 from hwsearch.integers.integer_model import IntegerModel, StoredWeights
 from hwsearch.kernels.layout import packed_weight_bytes
 from hwsearch.pricing.cost_model import CostModel
-from hwsearch.report.charts import LOWER_EDGE
+from hwsearch.report.charts import LOWER_EDGE, front_axes
 from hwsearch.report.report import Inputs, Reference, ReportData, png, report_html, write_report
 from hwsearch.results.final_model import Certificate, FinalModel
 from hwsearch.results.front import FrontPoint, ParetoFront
@@ -32,7 +33,7 @@ W8A8, W4A4, W2A2 = (Precision(bits, bits) for bits in (8, 4, 2))
 HEADER = ProfileHeader(
     schema=1,
     device=Device(
-        name="Test board", isa="armv7e-m", core="Cortex-M4F", clock_hz=120_000_000, flash_bytes=1 << 21, ram_bytes=1 << 19,
+        name="Test board", isa=Isa.ARMV7E_M, core="Cortex-M4F", clock_hz=120_000_000, flash_bytes=1 << 21, ram_bytes=1 << 19,
         supply="1.8 V",
     ),
     counter=Counter(unit="cycles"),
@@ -211,6 +212,32 @@ def test_the_front_shows_every_point_every_reference_and_the_budget(data: Report
     assert figure[0].count('"text":"budget"') == 2
 
 
+def test_a_front_in_other_objectives_is_drawn_against_them(data: ReportData) -> None:
+    budget = Budget(flash_bytes=65536.0)
+    three = replace(data.front, objectives=("accuracy", "flash", "mean_energy"))
+    page = report_html(replace(data, front=three, final=replace(data.final, budget=budget)))
+    assert "no other one beats in accuracy, flash and mean energy, from the search" in page
+    figure = re.search(r'id="front".*?</script>', page, flags=re.DOTALL)
+    assert figure is not None
+    assert '"text":"flash (KB)"' in figure[0] and '"text":"mean energy (uJ)"' in figure[0]
+    assert figure[0].count('"text":"budget"') == 1
+    for point in three.points:
+        assert f"worst latency {point.cost.worst.latency_us / 1000:.3f} ms" in figure[0]  # what is not drawn is told
+
+
+@pytest.mark.parametrize(
+    ("objectives", "axes"),
+    [
+        (("accuracy", "mean_latency"), ["mean_latency", "latency"]),
+        (("mean_latency", "accuracy", "flash", "ram"), ["mean_latency", "flash"]),
+        (("accuracy", "latency"), ["latency", "mean_latency"]),
+        (("accuracy", "ram"), ["ram", "latency"]),
+    ],
+)
+def test_the_two_panels_show_the_first_costs(objectives: tuple[str, ...], axes: list[str]) -> None:
+    assert [axis.name for axis in front_axes(objectives)] == axes
+
+
 def test_a_reference_far_below_the_front_tells_its_accuracy_at_the_edge(data: ReportData) -> None:
     poor = replace(data.references[2], accuracy=0.31)
     page = report_html(replace(data, references=(*data.references[:2], poor)))
@@ -309,8 +336,8 @@ def test_every_kind_of_policy_is_explained(data: ReportData, kind: PolicyKind) -
     inputs = data.inputs if count > 1 else replace(data.inputs, entries=np.zeros_like(data.inputs.entries))
     page = report_html(replace(data, final=final, inferences=data.inferences[-count:], inputs=inputs))
     expected = {
-        PolicyKind.STATIC: "every input takes the same way",
-        PolicyKind.GATE: "picks one of 2 entries",
+        PolicyKind.STATIC: "static with 1 entry. One configuration runs for every input.",
+        PolicyKind.GATE: "gate with 2 entries. A small network picks the entry for each input.",
         PolicyKind.CASCADE: "at entry 1 if it is 77 or more",
     }
     assert expected[kind] in page

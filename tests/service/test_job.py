@@ -84,3 +84,25 @@ def test_the_schema_number_is_checked(tmp_path):
     with pytest.raises(JobError, match="schema"):
         read_job(write(tmp_path, GOOD.replace("schema = 1", "schema = 2")))
     assert Job.model_validate({"task": "t", "space": "s", "profile": "p"}).seed == 0
+
+
+def test_objectives_are_read_written_and_part_of_the_result(tmp_path):
+    job = read_job(write(tmp_path, GOOD + 'objectives = ["accuracy", "mean_latency", "flash"]\n'))
+    assert job.search.objectives == ("accuracy", "mean_latency", "flash")
+    assert read_job(write(tmp_path, job.to_toml())) == job
+    plain = read_job(write(tmp_path, GOOD))
+    assert plain.search.objectives == ("accuracy", "mean_latency")
+    assert plain.result_fields() != job.result_fields()
+
+
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [
+        ('["accuracy", "speed"]', r"job\.toml: Objectives must be known ones, but found 'speed'; known are accuracy, "),
+        ('["flash", "ram"]', r"job\.toml: Accuracy must be among the objectives"),
+        ('"accuracy"', r"'search\.objectives' must be right .*line 12"),
+    ],
+)
+def test_objectives_that_cannot_be_are_refused_naming_the_file(tmp_path, objectives, message):
+    with pytest.raises(JobError, match=message):
+        read_job(write(tmp_path, GOOD + f"objectives = {objectives}\n"))

@@ -84,6 +84,27 @@ def test_the_same_seed_gives_the_same_front_with_one_worker(finished, tmp_path):
     assert json.loads(result.stdout)["front"]
 
 
+def test_a_job_in_three_objectives_gives_a_front_in_them_and_a_bundle(tmp_path):
+    objectives = ["accuracy", "mean_latency", "flash"]
+    (tmp_path / "job.toml").write_text(JOB + f"objectives = {json.dumps(objectives)}\n")
+    result = hwsearch(tmp_path, "run", "job.toml", "--json")
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / json.loads(result.stdout)["run_folder"]
+    assert json.loads(result.stdout)["verified"]
+    record = json.loads((run / "front.json").read_text())
+    assert record["objectives"] == objectives
+    lines = [json.loads(line) for line in (run / "trials.jsonl").read_text().splitlines()]
+    assert lines[0]["objectives"] == objectives
+    values = {line["trial"]: line["values"] for line in lines if "trial" in line}
+    assert len(values) == 8
+    kept = [values[point["trial"]] for point in record["points"]]
+    assert all(len(own) == 3 for own in kept)
+    assert not any(a != b and a[0] >= b[0] and a[1] <= b[1] and a[2] <= b[2] for a in values.values() for b in kept)
+    again = hwsearch(tmp_path, "search", "job.toml", "--json")
+    assert [point["trial"] for point in json.loads(again.stdout)["front"]] == [point["trial"] for point in record["points"]]
+    assert "flash KB" in hwsearch(tmp_path, "search", "job.toml").stdout
+
+
 def test_verify_and_check_accept_the_bundle(finished):
     folder, summary = finished
     result = hwsearch(folder, "verify", summary["bundle"], "--json")

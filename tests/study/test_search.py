@@ -16,7 +16,7 @@ import pytest
 
 from hwsearch.errors import ClusterError, InfeasibleBudget, JobError
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
-from hwsearch.hardware.cost import Budget, PolicyCost
+from hwsearch.hardware.cost import OBJECTIVES, Budget, PolicyCost
 from hwsearch.results.front import ParetoFront
 from hwsearch.study import search as search_module
 from hwsearch.study.evaluate import Material, build, evaluate_assignment
@@ -79,6 +79,60 @@ def test_the_front_is_the_true_one_of_an_enumerated_space(
     front = static_problem.search(budget, n_trials=100, seed=seed)
     assert {(point.accuracy, point.cost.mean.latency_us) for point in front.points} == best
     assert all(budget.is_met(point.cost) for point in front.points)
+
+
+THREE = ("accuracy", "mean_latency", "flash")
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(), Budget(flash_bytes=1700), Budget(latency_us=58.0)], ids=["none", "flash", "latency"]
+)
+def test_a_front_in_three_objectives_is_the_true_one_of_an_enumerated_space(
+    static_problem: Any, everything: list[tuple[float, PolicyCost]], budget: Budget
+) -> None:
+    allowed = [(a, cost.mean.latency_us, cost.worst.flash_bytes) for a, cost in everything if budget.is_met(cost)]
+
+    def beaten(a: float, t: float, f: int) -> bool:
+        return any(a2 >= a and t2 <= t and f2 <= f and (a2, t2, f2) != (a, t, f) for a2, t2, f2 in allowed)
+
+    best = {values for values in allowed if not beaten(*values)}
+    in_two = {(a, t) for a, t, _ in allowed if not any(a2 >= a and t2 <= t and (a2, t2) != (a, t) for a2, t2, _ in allowed)}
+    assert len(best) > len(in_two)  # else the third would not be tested
+    front = static_problem.search(budget, n_trials=100, seed=0, objectives=THREE)
+    assert {(p.accuracy, p.cost.mean.latency_us, p.cost.worst.flash_bytes) for p in front.points} == best
+    assert all(budget.is_met(point.cost) for point in front.points)
+    assert front.objectives == THREE
+
+
+@pytest.mark.parametrize(
+    ("name", "n_trials"),
+    [("latency", 100), ("mean_energy", 100), ("energy", 100), ("ram", 100), ("flash", 400)],  # proposals aim at latencies
+)
+def test_every_cost_alone_beside_accuracy_gives_the_true_front(
+    static_problem: Any, everything: list[tuple[float, PolicyCost]], name: str, n_trials: int
+) -> None:
+    allowed = [(accuracy, OBJECTIVES[name].value(accuracy, cost)) for accuracy, cost in everything]
+    best = {(a, c) for a, c in allowed if not any(a2 >= a and c2 <= c and (a2, c2) != (a, c) for a2, c2 in allowed)}
+    front = static_problem.search(n_trials=n_trials, seed=0, objectives=("accuracy", name))
+    assert {(point.accuracy, *point.values([name])) for point in front.points} == best
+
+
+def test_naming_the_default_objectives_changes_nothing(static_problem: Any, table: Table) -> None:
+    named = static_problem.search(n_trials=30, seed=0, objectives=["accuracy", "mean_latency"])
+    assert table(named) == table(static_problem.search(n_trials=30, seed=0))
+
+
+def test_energy_beside_latency_is_refused_where_it_is_power_times_time(static_problem: Any, tmp_path: Path) -> None:
+    pool = CountingPool()
+    message = (
+        r"the energy of formula is latency times active power .*mean_energy beside latency .* the same axis; leave mean_energy"
+    )
+    for beside in ("latency", "mean_latency"):
+        with pytest.raises(JobError, match=message.replace("beside latency", f"beside {beside}")):
+            objectives = ("accuracy", "mean_energy", beside)
+            static_problem.search(n_trials=8, seed=0, objectives=objectives, pool=pool, log=tmp_path / "trials.jsonl")
+    assert not pool.calls
+    assert not (tmp_path / "trials.jsonl").exists()
 
 
 def test_dynamic_models_keep_the_budget_too(problem: Any) -> None:
@@ -152,6 +206,12 @@ def test_beyond_tpes_reach_another_sampler_serves(
 def alone(problem: Any) -> ParetoFront:
     """The front of one worker in this process."""
     return problem.search(n_trials=24, seed=5)  # type: ignore[no-any-return]
+
+
+def test_dead_and_slow_workers_do_not_change_a_front_in_three_objectives(problem: Any, table: Table) -> None:
+    pool = SimulatedPool(4, Faults(dies_after_s={2: 3.0, 17: 5.0}, slower={9: 40.0}, start_s={3: 25.0}))
+    found = problem.search(n_trials=24, seed=5, objectives=THREE, pool=pool)
+    assert table(found) == table(problem.search(n_trials=24, seed=5, objectives=THREE))
 
 
 def test_dead_and_slow_workers_do_not_change_the_front(problem: Any, alone: ParetoFront, table: Table) -> None:
@@ -258,6 +318,19 @@ def test_a_search_with_another_seed_or_budget_cannot_be_resumed(static_problem: 
         static_problem.search(n_trials=30, seed=1, log=finished, resume=True)
     with pytest.raises(JobError, match=r"but budget is now \{'latency_us': 50.0\} and was \{\}"):
         static_problem.search(Budget(latency_us=50.0), n_trials=30, seed=0, log=finished, resume=True)
+
+
+def test_a_search_in_three_objectives_resumes_to_the_same_front_and_to_no_other(
+    static_problem: Any, table: Table, tmp_path: Path
+) -> None:
+    journal = tmp_path / "trials.jsonl"
+    budget = Budget(latency_us=45.0)  # some trials are refused by their price, which have values too
+    whole = static_problem.search(budget, n_trials=30, seed=0, objectives=THREE, log=journal)
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:12]))
+    assert table(static_problem.search(budget, n_trials=30, seed=0, objectives=THREE, log=journal, resume=True)) == table(whole)
+    with pytest.raises(JobError, match=r"but objectives is now \['accuracy', 'mean_latency'\] and was \['accuracy', "):
+        static_problem.search(budget, n_trials=30, seed=0, log=journal, resume=True)
 
 
 def test_a_journal_whose_trials_would_be_asked_otherwise_is_refused(static_problem: Any, finished: Path) -> None:

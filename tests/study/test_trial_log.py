@@ -1,5 +1,6 @@
 """The journal: what is written is read back, a torn line is cut off, another search's journal is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hwsearch.hardware.cost import Cost, PolicyCost
 from hwsearch.results.front import FrontPoint
 from hwsearch.study.trial_log import TrialLog, TrialRecord
 
-HEADER: dict[str, Any] = {"seed": 0, "space": "bars", "budget": {"latency_us": 20.0}}
+HEADER: dict[str, Any] = {"seed": 0, "space": "bars", "budget": {"latency_us": 20.0}, "objectives": ["accuracy", "mean_latency"]}
 
 
 def record(number: int) -> TrialRecord:
@@ -79,6 +80,22 @@ def test_a_damaged_line_is_named(path: Path, damage: str) -> None:
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(JobError, match=r"trials.jsonl must be one a search wrote, but line 3 is not"):
         TrialLog.open(path, HEADER, resume=True)
+
+
+def test_a_line_with_another_number_of_values_than_objectives_is_named(path: Path) -> None:
+    path.write_text(path.read_text().replace('"values": [0.9, 1.1]', '"values": [0.9]'))
+    with pytest.raises(JobError, match=r"line 3 is not \(1 values of 2 objectives\)"):
+        TrialLog.open(path, HEADER, resume=True)
+
+
+def test_a_journal_of_schema_1_had_the_default_objectives(path: Path) -> None:
+    first, *rest = path.read_text().splitlines(keepends=True)
+    old = {name: value for name, value in json.loads(first).items() if name != "objectives"} | {"schema": 1}
+    path.write_text(json.dumps(old) + "\n" + "".join(rest))
+    with TrialLog.open(path, HEADER, resume=True) as log:
+        assert log.trials == {0: record(0), 1: record(1)}
+    with pytest.raises(JobError, match=r"but objectives is now \['accuracy', 'flash'\] and was \['accuracy', 'mean_latency'\]"):
+        TrialLog.open(path, HEADER | {"objectives": ["accuracy", "flash"]}, resume=True)
 
 
 def test_another_searchs_journal_is_refused_naming_the_difference(path: Path) -> None:
