@@ -29,16 +29,21 @@ import hwsearch as hw
 from hwsearch.exporters.manifest import Manifest
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.graph.space_file import SpaceTable
+from hwsearch.hardware.cost import OBJECTIVES
 from hwsearch.hardware.header import ProfileHeader, read_header
 from hwsearch.kernels.catalogue import C_FOLDER
 from hwsearch.service import views
 from hwsearch.service.cli import app
 from hwsearch.service.job import Job, read_job
+from hwsearch.tasks.catalogue import TASKS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "hardware_profiles/README.md", "cluster/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "hardware_profiles/README.md", "cluster/README.md")
+    ),
 ]
 BOARD = Path("boards/my_board")
 
@@ -138,7 +143,9 @@ def test_the_table_written_by_hand_is_one(tmp_path: Path) -> None:
     (tmp_path / "profile.toml").write_text(profile.text)
     (tmp_path / "ops.csv").write_text(table.text)
     rows = hw.load_profile(tmp_path).measurements
-    assert len(rows) == len(list(csv.DictReader(table.text.splitlines()))) and {str(row.provenance) for row in rows} == {"datasheet"}
+    assert len(rows) == len(list(csv.DictReader(table.text.splitlines()))) and {str(row.provenance) for row in rows} == {
+        "datasheet"
+    }
 
 
 def test_what_the_demo_prints_has_the_form_that_it_has_here() -> None:
@@ -219,7 +226,7 @@ def check_export(words: list[str]) -> None:
 
 def check_built(words: list[str]) -> None:
     """What another command of these pages makes."""
-    assert words == [] or words == [".venv/bin/activate"]
+    assert words in ([], [".venv/bin/activate"])
 
 
 PROGRAMS: Mapping[str, Callable[[list[str]], None]] = {
@@ -242,7 +249,7 @@ def test_a_command_is_one_that_its_program_takes(command: Command) -> None:
 
 def test_a_command_that_is_not_taken_would_be_seen() -> None:
     for wrong in ("cost --space digits_cnn", "run job.toml --resumed", "profiles A B"):
-        with pytest.raises(Exception, match="(?i)missing parameter|no such option|unexpected extra"):
+        with pytest.raises(Exception, match=r"(?i)missing parameter|no such option|unexpected extra"):
             check_hwsearch(wrong.split())
     with pytest.raises(StopIteration):
         check_hwsearch(["fly"])
@@ -334,9 +341,11 @@ def test_the_pages_build_without_a_warning_and_fetch_nothing(tmp_path: Path) -> 
     result = subprocess.run(command, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
     assert result.returncode == 0 and "WARNING" not in result.stdout + result.stderr, result.stdout + result.stderr
     pages = {path.stem: path.read_text() for path in tmp_path.glob("*.html")}
-    assert {*pages} == {"404", "devices", "cluster", "contributing", "changelog"} | {page.stem for page in (ROOT / "docs").glob("*.md")}
+    elsewhere = {"404", "devices", "cluster", "contributing", "changelog"}
+    assert {*pages} == elsewhere | {page.stem for page in (ROOT / "docs").glob("*.md")}
     assert not [name for name, text in pages.items() if re.search(r"<(script|link|img)[^>]*(src|href)=\"?https?:", text)]
-    assert "<blockquote" not in pages["api"] and '<span class="gp">&gt;' in pages["api"], "examples in docstrings are shown as code"
+    assert "<blockquote" not in pages["api"] and '<span class="gp">&gt;' in pages["api"], "examples in docstrings are code"
+    )
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
@@ -390,10 +399,23 @@ def parts(annotation: Any, metadata: tuple[Any, ...] = ()) -> Iterator[Any]:
     yield from chain.from_iterable(parts(None, tuple(one.metadata)) for one in get_args(annotation) if isinstance(one, FieldInfo))
 
 
+SIGNS = {
+    annotated_types.Ge: ("≥", "ge"),
+    annotated_types.Gt: (">", "gt"),
+    annotated_types.Le: ("≤", "le"),
+    annotated_types.Lt: ("<", "lt"),
+}
+
+
 def bounds(key: Key) -> set[str]:
     """Limits on numbers, as the pages write them."""
     found = [*parts(key.annotation, key.metadata)]
-    shown = {annotated_types.Ge: ("≥", "ge"), annotated_types.Gt: (">", "gt"), annotated_types.Le: ("≤", "le"), annotated_types.Lt: ("<", "lt")}
+    shown = {
+        annotated_types.Ge: ("≥", "ge"),
+        annotated_types.Gt: (">", "gt"),
+        annotated_types.Le: ("≤", "le"),
+        annotated_types.Lt: ("<", "lt"),
+    }
     return {f"{sign} {getattr(one, field):g}" for kind, (sign, field) in shown.items() for one in found if isinstance(one, kind)}
 
 
@@ -445,7 +467,13 @@ def test_a_page_states_the_defaults_and_ranges_of_its_schema(page: str) -> None:
         assert {*re.findall(r"`([^`]+)`", row["range"])} == choices(key), key.path
 
 
-def test_the_bundles_page_names_every_c_function_and_constant() -> None:
+def test_the_jobs_page_names_every_task_and_every_objective() -> None:
+    rows = rows_of("job.md")
+    named = {key: {*re.findall(r"`(\w+)`", rows[key]["meaning"])} for key in ("task", "search.objectives")}
+    assert named == {"task": {*TASKS}, "search.objectives": {*OBJECTIVES} | {"mean"}}
+
+
+def test_the_bundles_page_names_every_c_function() -> None:
     named = (ROOT / "docs" / "bundle.md").read_text()
     headers = "".join((C_FOLDER / name).read_text() for name in ("hw_run.h", "hw_governor.h"))
     functions = re.findall(r"^\w+ (hw_\w+)\(", headers, flags=re.MULTILINE)
@@ -466,7 +494,9 @@ def test_the_bundles_page_names_every_constant_of_an_exported_header(place: Path
 
 
 def test_every_public_name_is_in_the_reference() -> None:
-    assert sorted(re.findall(r"^::: hwsearch\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)) == sorted(hw.__all__)
+    assert sorted(re.findall(r"^::: hwsearch\.(\w+)$", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE)) == sorted(
+        hw.__all__
+    )
 
 
 def test_the_rooms_are_those_of_the_contract_from_the_roof_down() -> None:
