@@ -1,8 +1,8 @@
 """Record that a table still holds after kernel sources changed, where the code that is built from them did not.
 
-`hwsearch measure` does this by itself on the computer that measured. A table of another computer cannot be timed here, but whether
-its kernels are the same can be told: `python tools/confirm_kernels.py PROFILE` builds each of them with the compiler and flags of
-the table's last run, compares the bytes with those recorded, and adds a run that measured nothing and kept every row.
+`hwsearch measure` does this by itself on the computer that measured. A table of another computer cannot be timed here, but
+whether its kernels are the same can be told: `python tools/confirm_kernels.py PROFILE` builds each of them with the compiler and
+flags of the table's last run, compares the bytes with those recorded, and adds a run that measured nothing and kept every row.
 """
 
 import argparse
@@ -32,7 +32,9 @@ def confirm(name: str) -> RunRecord:
     with open_target("host" if profile.header.counter.unit == "ns" else "emulator", profile.header) as target:
         built = (target.compiler.description, target.compiler.recorded_flags)
         if built != (timed.compiler, timed.flags):
-            raise ProfileError(f"The compiler must be that of {name}'s last run, {timed.compiler}, but is {built[0]}; install it.")
+            raise ProfileError(
+                f"The compiler must be that of {name}'s last run, {timed.compiler}, but is {built[0]}; install it."
+            )
         if changed := changed_kernels(target, timed):
             raise ProfileError(f"The kernels must be built as they were timed, but {changed[0]} is not; measure {name} again.")
     now = datetime.now(UTC)
