@@ -17,7 +17,7 @@ from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, load_space
 from hwsearch.hardware.cost import Budget, PolicyCost
-from hwsearch.hardware.profile import load_profile
+from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.integers.execute import run_model
 from hwsearch.pricing.cost_model import CostModel
 from hwsearch.quantizers.supernet import Supernet
@@ -151,10 +151,10 @@ def test_notes_tell_how_far_the_result_is_from_the_integer_programmes_bound(run:
 
 
 @pytest.mark.slow
-def test_digits_on_the_shipped_board_within_a_latency_flash_and_mean_budget() -> None:
+def test_digits_on_the_shipped_board_within_a_latency_flash_and_mean_budget(shipped: Callable[[str], HardwareProfile]) -> None:
     task = load_task("digits")
     space = load_space("digits_cnn", capture(task.model, task.example_input))
-    costs = CostModel(space.network, load_profile("nucleo_l4r5zi"))
+    costs = CostModel(space.network, shipped("nucleo_l4r5zi"))
     model = train_float(task, epochs=8, seed=0)
     supernet = train_supernet(task, space, float_model=model, epochs=3, seed=0)
     entries = tuple(MenuEntry(assignment=space.uniform(Precision.parse(width))) for width in ("w2a2", "w8a8"))

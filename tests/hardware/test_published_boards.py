@@ -5,7 +5,7 @@ import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from hwsearch.pricing.cost_model import CostModel
 from hwsearch.pricing.prices import OpPrice
 
 ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ROOT / "hardware_profiles"
 NAMES = ("nucleo_l4r5zi.cmsis_nn", "nucleo_l4r5zi.x_cube_ai", "raspberry_pi_4b.tflite")
 TINY = {"ic": "resnet8", "kws": "dscnn", "vww": "mobilenetv1"}
 W8A8, W4A8 = Precision(8, 8), Precision(4, 8)
@@ -42,8 +41,8 @@ def total_us(listed: list[OpPrice]) -> float:
 
 
 @pytest.fixture(scope="module")
-def profiles() -> dict[str, HardwareProfile]:
-    return {name: load_profile(SHIPPED / name) for name in NAMES}
+def profiles(shipped: Callable[[str], HardwareProfile]) -> dict[str, HardwareProfile]:
+    return {name: shipped(name) for name in NAMES}
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_the_script_writes_what_is_shipped(tmp_path: Path) -> None:
+def test_the_script_writes_what_is_shipped(profiles: dict[str, HardwareProfile], tmp_path: Path) -> None:
     script = ROOT / "tools" / "published_boards.py"
     result = subprocess.run(
         [sys.executable, script, "--folder", tmp_path], capture_output=True, text=True, check=False,
@@ -62,11 +61,11 @@ def test_the_script_writes_what_is_shipped(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     for name in NAMES:
-        again, shipped = load_profile(tmp_path / name), load_profile(SHIPPED / name)
-        assert again.header == shipped.header
-        assert again.networks == shipped.networks
-        assert [row.key for row in again.measurements] == [row.key for row in shipped.measurements]
-        for new, old in zip(again.measurements, shipped.measurements, strict=True):
+        again, before = load_profile(tmp_path / name), profiles[name]
+        assert again.header == before.header
+        assert again.networks == before.networks
+        assert [row.key for row in again.measurements] == [row.key for row in before.measurements]
+        for new, old in zip(again.measurements, before.measurements, strict=True):
             assert (new.count_p05, new.count_median, new.count_p95) == pytest.approx(
                 (old.count_p05, old.count_median, old.count_p95), rel=1e-4, abs=2
             ), new.key

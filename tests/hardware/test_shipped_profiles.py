@@ -3,6 +3,7 @@
 Profiles of published stacks are tested in test_published_boards.py.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from hwsearch.graph.op import Op
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import SearchSpace, list_spaces, load_space, network_for_space
-from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, load_profile, read_header
+from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, read_header
 from hwsearch.kernels.layout import packed_weight_bytes, scratch_bytes
 from hwsearch.pricing.cost_model import CostModel
 
@@ -22,8 +23,8 @@ PUBLISHED = [name for name in NAMES if read_header(SHIPPED / name).library.publi
 
 
 @pytest.fixture(scope="module", params=[name for name in NAMES if name not in PUBLISHED])
-def profile(request: pytest.FixtureRequest) -> HardwareProfile:
-    return load_profile(SHIPPED / str(request.param))
+def profile(request: pytest.FixtureRequest, shipped: Callable[[str], HardwareProfile]) -> HardwareProfile:
+    return shipped(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +73,9 @@ def test_every_shipped_space_has_a_price_at_every_precision(profile: HardwarePro
         )
 
 
-def test_low_bits_pay_on_the_microcontroller() -> None:
+def test_low_bits_pay_on_the_microcontroller(shipped: Callable[[str], HardwareProfile]) -> None:
     space = load_space("digits_cnn", network_for_space("digits_cnn"))
-    costs = CostModel(space.network, load_profile(SHIPPED / "nucleo_l4r5zi"))
+    costs = CostModel(space.network, shipped("nucleo_l4r5zi"))
     by_width = {bits: costs.price(space.uniform(Precision(bits, bits))).latency_us for bits in (2, 4, 8)}
     assert by_width[4] < 0.8 * by_width[8]
     assert by_width[2] < by_width[4]

@@ -16,7 +16,7 @@ from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.cost import Budget, PolicyCost
 from hwsearch.hardware.header import read_header
-from hwsearch.hardware.profile import load_profile
+from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.integers.cases import Case, random_case
 from hwsearch.kernels.catalogue import kernel
 from hwsearch.kernels.layout import scratch_bytes
@@ -106,8 +106,8 @@ def test_kernels_keep_to_exactly_the_working_memory_that_is_priced(
             assert run(case, scratch_bytes(op, precision, isa)) == expected(case), f"{op} {precision} stored at {stored_bits}"
 
 
-def test_a_keyword_network_is_priced_at_the_memory_of_the_boards_own_kernels() -> None:
+def test_a_keyword_network_is_priced_at_the_memory_of_the_boards_own_kernels(shipped: Callable[[str], HardwareProfile]) -> None:
     space = load_space("dscnn_kws", network_for_space("dscnn_kws"))
-    price = CostModel(space.network, load_profile("esp32_c3")).price(space.uniform(Precision(8, 8)))
+    price = CostModel(space.network, shipped("esp32_c3")).price(space.uniform(Precision(8, 8)))
     assert price.ram_bytes == 21290
     assert Budget.parse(ram="28KB").is_met(PolicyCost.of_paths([price], [1.0]))

@@ -1,7 +1,6 @@
 """What the shipped tables must hold: every operation of the reference networks, measured from the kernels that ship."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,7 +12,7 @@ from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import WEIGHT_WIDTHS, WEIGHTLESS_PRECISIONS, Precision
 from hwsearch.graph.space import SearchSpace, list_spaces, load_space, network_for_space
-from hwsearch.hardware.profile import HardwareProfile, RowKey, load_profile
+from hwsearch.hardware.profile import HardwareProfile, RowKey
 from hwsearch.kernels.bodies.known import BODIES
 from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, all_kernels, files_behind
 from hwsearch.measuring.freshness import source_sha256
@@ -23,7 +22,6 @@ SHIPPED = (
     "host_x86_64", "nucleo_l4r5zi", "nucleo_u575zi_q", "nucleo_h7a3zi_q", "disco_f746ng", "nrf52840", "nucleo_g0b1re",
     "rp2040", "esp32_c3", "raspberry_pi_4b", "raspberry_pi_zero_2w",
 )  # fmt: skip
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +30,8 @@ def spaces() -> dict[str, SearchSpace]:
 
 
 @pytest.fixture(scope="module", params=SHIPPED)
-def profile(request: pytest.FixtureRequest) -> HardwareProfile:
-    return load_profile(ROOT / "hardware_profiles" / request.param)
+def profile(request: pytest.FixtureRequest, shipped: Callable[[str], HardwareProfile]) -> HardwareProfile:
+    return shipped(request.param)
 
 
 def needed(space: SearchSpace) -> Iterator[RowKey]:
@@ -122,7 +120,9 @@ def test_the_header_names_the_compiler_and_flags_of_the_run(profile: HardwarePro
     assert (library.compiler, library.flags) == (last.compiler, last.flags)
 
 
-def test_the_board_is_measured_with_the_compiler_that_everyone_can_install_and_todays_flags() -> None:
-    library = load_profile(ROOT / "hardware_profiles" / "nucleo_l4r5zi").header.library
+def test_the_board_is_measured_with_the_compiler_that_everyone_can_install_and_todays_flags(
+    shipped: Callable[[str], HardwareProfile],
+) -> None:
+    library = shipped("nucleo_l4r5zi").header.library
     assert library.compiler.startswith("ziglang ")
     assert library.flags == find_compiler(CORTEX_M4.build_target, "ziglang").recorded_flags

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from hwsearch.errors import ProfileError
 from hwsearch.graph.precision import Precision
-from hwsearch.hardware.profile import POWER_X_TIME, load_profile
+from hwsearch.hardware.profile import POWER_X_TIME, HardwareProfile, load_profile
 from hwsearch.measuring import power as metering
 from hwsearch.measuring.grid import default_grid
 from hwsearch.measuring.measure import measure
@@ -170,8 +171,10 @@ def test_the_emulator_is_not_metered_and_a_host_without_counters_neither(tmp_pat
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def test_rows_take_their_own_power_where_there_are_samples_and_the_mean_elsewhere() -> None:
-    rows = load_profile(Path(__file__).resolve().parents[2] / "hardware_profiles" / "nucleo_l4r5zi.x_cube_ai").measurements[:2]
+def test_rows_take_their_own_power_where_there_are_samples_and_the_mean_elsewhere(
+    shipped: Callable[[str], HardwareProfile],
+) -> None:
+    rows = shipped("nucleo_l4r5zi.x_cube_ai").measurements[:2]
     times = np.linspace(100, 110, 101)
     trace = EnergyTrace.of_power(times, np.where(times < 105, 2.0, 6.0), "meter")
     long, short = with_energy(rows, [(100.0, 104.0), (109.91, 109.95)], trace)
@@ -183,8 +186,8 @@ def test_rows_take_their_own_power_where_there_are_samples_and_the_mean_elsewher
     assert (long.latency_us, long.count_median) == (rows[0].latency_us, rows[0].count_median)
 
 
-def test_a_meter_that_did_not_watch_is_refused() -> None:
-    rows = load_profile(Path(__file__).resolve().parents[2] / "hardware_profiles" / "nucleo_l4r5zi.x_cube_ai").measurements[:1]
+def test_a_meter_that_did_not_watch_is_refused(shipped: Callable[[str], HardwareProfile]) -> None:
+    rows = shipped("nucleo_l4r5zi.x_cube_ai").measurements[:1]
     trace = EnergyTrace.of_power(np.arange(5.0), np.ones(5), "meter")
     with pytest.raises(ProfileError, match=r"from 7.000 to 8.000 s .* lie from 0.000 to 4.000 s"):
         with_energy(rows, [(7.0, 8.0)], trace)

@@ -1,5 +1,6 @@
 """Prices of many assignments at once are those of each, to the last bit."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
@@ -10,19 +11,24 @@ from hwsearch.errors import SpaceError
 from hwsearch.graph.network import Network
 from hwsearch.graph.precision import Precision
 from hwsearch.graph.space import PolicyRanges, SearchSpace, Unit, list_spaces, load_space, network_for_space
-from hwsearch.hardware.profile import HardwareProfile, load_profile
+from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.pricing import batch
 from hwsearch.pricing.batch import BatchPricer
 from hwsearch.pricing.cost_model import CostModel
 
 SPACES = ("digits_cnn", "dscnn_kws", "lenet5_mnist", "mobilenetv1_vww", "resnet8_cifar10")
-PROFILE = "nucleo_l4r5zi"
+OnBoard = Callable[[str], tuple[CostModel, SearchSpace]]
 
 
-@cache
-def shipped(name: str) -> tuple[CostModel, SearchSpace]:
-    space = load_space(name, network_for_space(name))
-    return CostModel(space.network, load_profile(PROFILE)), space
+@pytest.fixture(scope="module")
+def on_board(shipped: Callable[[str], HardwareProfile]) -> OnBoard:
+    """`on_board(name)` is a shipped space with its prices on the Cortex-M4 board."""
+
+    def made(name: str) -> tuple[CostModel, SearchSpace]:
+        space = load_space(name, network_for_space(name))
+        return CostModel(space.network, shipped("nucleo_l4r5zi")), space
+
+    return cache(made)
 
 
 def random_choices(space: SearchSpace, n: int, seed: int) -> np.ndarray:
@@ -44,14 +50,14 @@ def test_every_shipped_space_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_random_assignments_cost_what_each_costs_alone(name: str) -> None:
-    costs, space = shipped(name)
+def test_random_assignments_cost_what_each_costs_alone(name: str, on_board: OnBoard) -> None:
+    costs, space = on_board(name)
     assert_equal_to_each(costs, space, random_choices(space, 60, seed=1))
 
 
 @pytest.mark.parametrize("exits", [("exit1",), ("exit1", "exit2", "")])
-def test_exits_are_priced_too(exits: tuple[str, ...]) -> None:
-    costs, space = shipped("digits_cnn")
+def test_exits_are_priced_too(exits: tuple[str, ...], on_board: OnBoard) -> None:
+    costs, space = on_board("digits_cnn")
     assert_equal_to_each(costs, space, random_choices(space, 30, seed=2), exits)
 
 
@@ -95,9 +101,9 @@ def test_small_tables_and_chunks_give_the_same_prices(
     assert_equal_to_each(costs, space, random_choices(space, 50, seed=5))
 
 
-def test_combinations_that_cannot_be_numbered_are_planned_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_combinations_that_cannot_be_numbered_are_planned_one_by_one(on_board: OnBoard, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "MOST_COMBINATIONS", 10)
-    costs, space = shipped("digits_cnn")
+    costs, space = on_board("digits_cnn")
     assert_equal_to_each(costs, space, random_choices(space, 20, seed=6))
 
 

@@ -1,5 +1,6 @@
 """Interpolation along shape: exact where the kernel is a sum of loops, honest where it is not, refused outside."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from hwsearch.graph.network import Network
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import ProfileHeader
-from hwsearch.hardware.profile import HardwareProfile, Measurement, RowKey, load_profile
+from hwsearch.hardware.profile import HardwareProfile, Measurement, RowKey
 from hwsearch.kernels.bodies.portable import convolution_tiling
 from hwsearch.kernels.layout import in_lines, packed_weight_bytes
 from hwsearch.pricing import interpolation
@@ -108,17 +109,19 @@ def test_nothing_is_interpolated_across_widths_strides_or_kernels(costs: CostMod
 
 
 @pytest.mark.parametrize(("precision", "stated"), [(Precision(8, 8), 0.03), (Precision(4, 4), 0.06), (Precision(2, 2), 0.12)])
-def test_the_loops_of_the_cortex_m_body_fit_its_table(precision: Precision, stated: float) -> None:
+def test_the_loops_of_the_cortex_m_body_fit_its_table(
+    precision: Precision, stated: float, shipped: Callable[[str], HardwareProfile]
+) -> None:
     """Each 3x3 convolution predicted by all other rows of its body; a plain kernel's loops err by a third."""
     bits = precision.weight_bits
-    rows = [row for row in load_profile("nucleo_l4r5zi").measurements if row.op == "conv2d" and row.precision == precision]
+    rows = [row for row in shipped("nucleo_l4r5zi").measurements if row.op == "conv2d" and row.precision == precision]
     own = [row for row in rows if row.kernel == (3, 3) and row.stride == (1, 1) and row.stored_bits == bits]
     related = [row for row in rows if row.stored_bits == bits and row not in own]
     assert ShapeRegression.fit(own, related).error(own[0].key) < stated
 
 
-def test_one_row_of_a_kernel_suffices_where_its_body_has_many() -> None:
-    rows = [row for row in load_profile("nucleo_l4r5zi").measurements if row.op == "conv2d" and row.precision == W8A8]
+def test_one_row_of_a_kernel_suffices_where_its_body_has_many(shipped: Callable[[str], HardwareProfile]) -> None:
+    rows = [row for row in shipped("nucleo_l4r5zi").measurements if row.op == "conv2d" and row.precision == W8A8]
     own = [row for row in rows if row.kernel == (10, 4)]
     related = [row for row in rows if row not in own]
     assert is_enough(own, related)

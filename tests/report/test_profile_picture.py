@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,11 +14,10 @@ from hwsearch.errors import ProfileError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.hardware.header import Counter, Device, Library, Power, ProfileHeader, Validity
-from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance, load_profile
+from hwsearch.hardware.profile import HardwareProfile, Measurement, Provenance
 from hwsearch.report.profile_picture import profile_cells, svg, work_of, write_picture
 from hwsearch.service.cli import main
 
-SHIPPED = Path(__file__).resolve().parents[2] / "hardware_profiles"
 W8A8, W4A4, W2A2 = Precision(8, 8), Precision(4, 4), Precision(2, 2)
 HEADER = ProfileHeader(
     schema=1,
@@ -66,8 +66,8 @@ def test_cells_hold_cost_per_product_and_ratio_to_eight_bits(profile: HardwarePr
     assert cells["add"][Precision(0, 8)].cost == 7.0
 
 
-def test_work_is_the_products_of_the_operation() -> None:
-    for other in load_profile(SHIPPED / "nucleo_l4r5zi.x_cube_ai").measurements:
+def test_work_is_the_products_of_the_operation(shipped: Callable[[str], HardwareProfile]) -> None:
+    for other in shipped("nucleo_l4r5zi.x_cube_ai").measurements:
         op = Op(
             name="op", kind=other.op, inputs=("input",), in_shape=other.in_shape, out_shape=other.out_shape, kernel=other.kernel,
             stride=other.stride, groups=other.groups, padding=(9, 9),

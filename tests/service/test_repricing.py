@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,13 +14,12 @@ from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.cost import Cost, PolicyCost
-from hwsearch.hardware.profile import HardwareProfile, load_profile
+from hwsearch.hardware.profile import HardwareProfile
 from hwsearch.pricing.widening import widen
 from hwsearch.results.front import FrontPoint, ParetoFront
 from hwsearch.service.cli import main
 
 CMSIS, CUBE, PI = "nucleo_l4r5zi.cmsis_nn", "nucleo_l4r5zi.x_cube_ai", "raspberry_pi_4b.tflite"
-SHIPPED = Path(__file__).resolve().parents[2] / "hardware_profiles"
 SPACE = "resnet8_cifar10"
 
 
@@ -184,8 +182,8 @@ def one_op_network() -> Network:
 
 
 @pytest.fixture(scope="module")
-def cmsis() -> HardwareProfile:
-    return load_profile(SHIPPED / CMSIS)
+def cmsis(shipped) -> HardwareProfile:
+    return shipped(CMSIS)
 
 
 @given(weights=st.sampled_from([1, 2, 3, 4, 5, 8]), activations=st.integers(1, 8))

@@ -1,5 +1,6 @@
 """Every target that can be named opens, and emulated ones give the shipped tables again."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hwsearch.errors import ProfileError
 from hwsearch.graph.op import OpKind
 from hwsearch.hardware.header import read_header, read_runs
-from hwsearch.hardware.profile import load_profile
+from hwsearch.hardware.profile import HardwareProfile, load_profile
 from hwsearch.measuring.grid import GRIDS, Work
 from hwsearch.measuring.measure import measure
 from hwsearch.measuring.targets.known_targets import TARGETS, open_target
@@ -60,12 +61,14 @@ def few(works: tuple[Work, ...]) -> list[Work]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EMULATED)
-def test_a_shipped_table_is_measured_again_row_for_row_and_built_byte_for_byte(name: str, tmp_path: Path) -> None:
-    shipped = load_profile(PROFILES / name)
-    works = few(GRIDS[shipped.header.library.grid]())
+def test_a_shipped_table_is_measured_again_row_for_row_and_built_byte_for_byte(
+    name: str, shipped: Callable[[str], HardwareProfile], tmp_path: Path
+) -> None:
+    table = shipped(name)
+    works = few(GRIDS[table.header.library.grid]())
     run = measure(name, grid=works, folder=tmp_path, workers=1)
     again = load_profile(tmp_path / name)
-    rows = {row.key: row for row in shipped.measurements}
+    rows = {row.key: row for row in table.measurements}
     recorded = {one.run_id: one for one in read_runs(PROFILES / name)}
     assert len(again.measurements) == len(works) > 12
     for row in again.measurements:
