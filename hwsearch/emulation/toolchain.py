@@ -102,8 +102,7 @@ def build_elf(
 ) -> Path:
     """Link an image without an operating system at `out`: code and constants in flash, variables in RAM, no start-up code.
 
-    `keep` names the functions that will be called; what they do not reach is left out. Each source is compiled alone and kept,
-    so that packages which share kernels build them once.
+    `keep` names the functions that will be called; what they do not reach is left out.
 
     Raises:
         ToolchainError: the compiler refuses the sources.
@@ -113,12 +112,7 @@ def build_elf(
     # There is no start-up code, so the entry point only silences the linker: the emulator calls functions by address.
     linking = ["-Wl,--gc-sections", f"-Wl,-T,{script}", *roots, f"-Wl,-e,{keep[0]}"]
     linking += [] if compiler.name == ZIG else ["-nostartfiles"]
-    options = _options(compiler, includes, macros)
-    with tempfile.TemporaryDirectory() as folder:
-        objects = [Path(folder) / f"{number}.o" for number in range(len(sources))]
-        for source, compiled in zip(sources, objects, strict=True):
-            _build([source], includes, [*options, "-c", str(source)], compiled, compiler)
-        return _build(objects, (), [*compiler.flags, *map(str, objects), *linking], out, compiler)
+    return _link(sources, includes, macros, linking, out, compiler)
 
 
 def build_shared(
@@ -129,7 +123,7 @@ def build_shared(
     Raises:
         ToolchainError: the compiler refuses the sources.
     """
-    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources), "-shared"], out, compiler)
+    return _link(sources, includes, macros, ["-shared"], out, compiler)
 
 
 def build_program(
@@ -140,11 +134,19 @@ def build_program(
     Raises:
         ToolchainError: the compiler refuses the sources.
     """
-    return _build(sources, includes, [*_options(compiler, includes, macros), *map(str, sources)], out, compiler)
+    return _link(sources, includes, macros, [], out, compiler)
 
 
-def _options(compiler: Compiler, includes: Sequence[Path], macros: Sequence[str]) -> list[str]:
-    return [*compiler.flags, *(f"-D{macro}" for macro in macros), *(f"-I{folder}" for folder in includes)]
+def _link(
+    sources: Sequence[Path], includes: Sequence[Path], macros: Sequence[str], linking: Sequence[str], out: Path, compiler: Compiler
+) -> Path:
+    """Each source is compiled alone and kept, so that what shares kernels builds them once."""
+    options = [*compiler.flags, *(f"-D{macro}" for macro in macros), *(f"-I{folder}" for folder in includes)]
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [Path(folder) / f"{number}.o" for number in range(len(sources))]
+        for source, compiled in zip(sources, objects, strict=True):
+            _build([source], includes, [*options, "-c", str(source)], compiled, compiler)
+        return _build(objects, (), [*compiler.flags, *map(str, objects), *linking], out, compiler)
 
 
 def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequence[str], out: Path, compiler: Compiler) -> Path:
@@ -160,7 +162,7 @@ def _build(sources: Sequence[Path], includes: Sequence[Path], arguments: Sequenc
             _run((*compiler.command, *arguments, "-o", str(result)), "build with")
             result.replace(built)
     out.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(built, out)
+    shutil.copy(built, out)  # with its mode: programs can be run
     return out
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from hwsearch.emulation.build_target import HOST
 from hwsearch.emulation.isa import Isa
-from hwsearch.emulation.toolchain import build_shared, find_compiler
+from hwsearch.emulation.toolchain import build_program, build_shared, find_compiler
 from hwsearch.exporters.c_data import input_step_text
 from hwsearch.exporters.c_package import PackageNotes, package_includes, package_sources, write_c_package
 from hwsearch.exporters.compiled import EmulatedPackage
@@ -154,14 +154,12 @@ def test_the_self_test_passes_and_notices_a_changed_bias(make_model, make_codes,
 
 
 def _self_test(folder, scratch):
-    compiler = find_compiler(HOST)
-    sources = [*package_sources(folder), folder / "hw_selftest.c"]
-    program = scratch / "selftest"
-    command = [*compiler.command, *compiler.flags, f"-I{folder}", *map(str, sources), "-o", str(program)]
-    subprocess.run(command, check=True)
+    sources, includes = [*package_sources(folder), folder / "hw_selftest.c"], package_includes(folder)
+    program = build_program(sources, out=scratch / "selftest", compiler=find_compiler(HOST), includes=includes)
     return subprocess.run([str(program)], check=False).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("cmake"), reason="cmake is not installed")
 def test_the_cmake_project_builds_and_passes_its_test(make_model, make_codes, tmp_path):
     folder = _write(make_model("exit"), make_codes(20, 4), tmp_path / "c")
