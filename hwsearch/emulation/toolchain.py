@@ -138,7 +138,12 @@ def build_program(
 
 
 def _link(
-    sources: Sequence[Path], includes: Sequence[Path], macros: Sequence[str], linking: Sequence[str], out: Path, compiler: Compiler
+    sources: Sequence[Path],
+    includes: Sequence[Path],
+    macros: Sequence[str],
+    linking: Sequence[str],
+    out: Path,
+    compiler: Compiler,
 ) -> Path:
     """Each source is compiled alone and kept, so that what shares kernels builds them once."""
     options = [*compiler.flags, *(f"-D{macro}" for macro in macros), *(f"-I{folder}" for folder in includes)]

@@ -20,6 +20,7 @@ from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, kernel
 from hwsearch.kernels.loops.__main__ import FILES, text_of
 from hwsearch.measuring.targets.emulator import EmulatorTarget
 from tests.kernels.guarded import expected, least_scratch_bytes, on_core
+from tests.kernels.sweeps import sweep
 
 
 @cache
@@ -117,7 +118,7 @@ def with_largest_codes(case: Case) -> Case:
     return replace(case, inputs=inputs, stored=stored)
 
 
-@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+@pytest.mark.parametrize("precision", sweep(ALL_PRECISIONS, "w2a2", "w8a8"), ids=str)
 def test_fields_hold_the_largest_products(precision: Precision) -> None:
     ops = [
         convolution((64, 6, 9), 8, (3, 3), padding=(1, 1)),
@@ -141,7 +142,7 @@ def with_smallest_weights(case: Case) -> Case:
     return replace(largest, stored=StoredWeights(codes=np.zeros_like(largest.stored.codes), bits=largest.stored.bits))
 
 
-@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+@pytest.mark.parametrize("precision", sweep(ALL_PRECISIONS, "w2a2", "w8a8"), ids=str)
 def test_depthwise_fields_hold_sums_of_either_sign(precision: Precision) -> None:
     """Rows and columns of every length modulo a word, also turned ones, with large and small biases."""
     for seed, (height, width, step) in enumerate([(5, 6, 1), (25, 5, 1), (7, 3, 1), (11, 12, 2), (9, 25, 2), (1, 1, 1)]):
@@ -154,7 +155,7 @@ def test_depthwise_fields_hold_sums_of_either_sign(precision: Precision) -> None
             assert agrees(replace(extreme, constants=constants)), f"{op} {precision}"
 
 
-@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+@pytest.mark.parametrize("precision", sweep(ALL_PRECISIONS, "w4a4"), ids=str)
 def test_shapes_of_real_networks_agree(precision: Precision) -> None:
     ops = [
         convolution((16, 32, 32), 16, (3, 3), padding=(1, 1)),
@@ -168,7 +169,7 @@ def test_shapes_of_real_networks_agree(precision: Precision) -> None:
         assert agrees(random_case(op, precision, 8, 3)), f"{op} {precision}"
 
 
-@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+@pytest.mark.parametrize("precision", sweep(ALL_PRECISIONS, "w4a4"), ids=str)
 def test_wide_images_are_cut_into_tiles_of_uneven_width(precision: Precision) -> None:
     ops = [
         convolution((16, 5, 150), 4, (3, 3), padding=(1, 1)),
@@ -248,7 +249,7 @@ def test_one_wide_code_ends_the_table_of_narrow_sums(place: int) -> None:
     assert agrees(replace(case, inputs=inputs))
 
 
-@pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
+@pytest.mark.parametrize("precision", sweep(ALL_PRECISIONS, "w2a2", "w8a8"), ids=str)
 def test_linear_operations_agree(precision: Precision) -> None:
     """Rows of every length modulo a word and a turn of the loops, few and odd numbers of filters, all stored widths."""
     random = np.random.default_rng(ALL_PRECISIONS.index(precision))

@@ -20,6 +20,7 @@ from hwsearch.kernels.catalogue import C_FOLDER, kernel
 from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
 from hwsearch.measuring.targets.emulator import EmulatorTarget
 from tests.kernels.guarded import expected, least_scratch_bytes, on_core
+from tests.kernels.sweeps import sweep
 
 GEOMETRY = tuple[tuple[int, int, int], int, tuple[int, int], tuple[int, int], tuple[int, int], int]
 GEOMETRIES: tuple[GEOMETRY, ...] = (  # input, outputs, kernel, stride, padding, groups
@@ -110,17 +111,17 @@ def disagreements(ops: tuple[Op, ...], precision: Precision) -> Iterator[str]:
                     yield f"{op} {precision} stored at {tried.stored_bits}, logits {logits}"
 
 
-@pytest.mark.parametrize("precision", KERNEL_PRECISIONS, ids=str)
+@pytest.mark.parametrize("precision", sweep(KERNEL_PRECISIONS, "w2a2", "w8a8"), ids=str)
 def test_convolutions_agree(precision: Precision) -> None:
     assert not list(disagreements(tuple(convolution(geometry) for geometry in GEOMETRIES), precision))
 
 
-@pytest.mark.parametrize("precision", KERNEL_PRECISIONS, ids=str)
+@pytest.mark.parametrize("precision", sweep(KERNEL_PRECISIONS, "w2a2", "w8a8"), ids=str)
 def test_depthwise_convolutions_agree(precision: Precision) -> None:
     assert not list(disagreements(tuple(convolution(geometry) for geometry in DEPTHWISE), precision))
 
 
-@pytest.mark.parametrize("precision", KERNEL_PRECISIONS, ids=str)
+@pytest.mark.parametrize("precision", sweep(KERNEL_PRECISIONS, "w2a2", "w8a8"), ids=str)
 def test_linear_operations_agree(precision: Precision) -> None:
     assert not list(disagreements((linear(67, 5), linear(1, 1), linear(96, 4), linear(300, 3)), precision))
 
@@ -139,7 +140,9 @@ def test_operations_without_weights_agree(kind: OpKind) -> None:
         assert agrees(case) and agrees(replace(case, constants=replace(case.constants, output_zero=100, output_max=127)))
 
 
-@pytest.mark.parametrize("precision", [Precision(8, 8), Precision(4, 8), Precision(4, 4), Precision(2, 2)], ids=str)
+@pytest.mark.parametrize(
+    "precision", sweep((Precision(8, 8), Precision(4, 8), Precision(4, 4), Precision(2, 2)), "w4a4"), ids=str
+)
 def test_shapes_of_real_networks_agree(precision: Precision) -> None:
     for geometry in (
         ((16, 32, 32), 16, (3, 3), (1, 1), (1, 1), 1), ((64, 8, 8), 64, (3, 3), (1, 1), (1, 1), 1),
