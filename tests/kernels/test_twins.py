@@ -46,6 +46,8 @@ LEVELS = {
     "vnni": ("HW_X86_LEVEL=2", ("avx512bw", "avx512vl", "avx512_vnni")),
 }
 """What fixes the bodies that this computer runs, and the processor features that they need, as Linux names them."""
+ALWAYS = ("portable", "avx2")
+"""Those that the fast tests build, too: building all functions takes half a minute."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ class Library:
         return self.run(case) == expected(case)
 
 
-@pytest.fixture(scope="module", params=LEVELS)
+@pytest.fixture(
+    scope="module", params=[name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in LEVELS]
+)
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
     macro, features = LEVELS[request.param]
     missing = {*features} - processor_features()
