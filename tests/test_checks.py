@@ -61,6 +61,7 @@ def test_the_ci_calls_the_test_command_of_the_readme():
     assert command in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_the_public_names_as_they_are(tmp_path):
     script = tmp_path / "use.py"
     script.write_text("import hwsearch as hw\n" + "".join(f"reveal_type(hw.{name})\n" for name in hw.__all__))

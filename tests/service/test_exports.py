@@ -69,6 +69,7 @@ def test_a_job_exports_its_network_once_and_a_resumed_one_no_more(exports, tmp_p
     assert exports == ["DigitsCNN"] * 3
 
 
+@pytest.mark.slow
 def test_a_preview_exports_its_network_once(exports, tmp_path):
     torch.save(REFERENCE_NETWORKS["digits_cnn"].build(0).state_dict(), tmp_path / "float.pt")
     assert preview_front("digits", None, "digits_cnn", "nucleo_l4r5zi", tmp_path / "float.pt", 0).points

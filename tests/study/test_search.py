@@ -106,7 +106,13 @@ def test_a_front_in_three_objectives_is_the_true_one_of_an_enumerated_space(
 
 @pytest.mark.parametrize(
     ("name", "n_trials"),
-    [("latency", 100), ("mean_energy", 100), ("energy", 100), ("ram", 100), ("flash", 400)],  # proposals aim at latencies
+    [
+        ("latency", 100),
+        ("mean_energy", 100),
+        ("energy", 100),
+        ("ram", 100),
+        pytest.param("flash", 400, marks=pytest.mark.slow),  # proposals aim at latencies
+    ],
 )
 def test_every_cost_alone_beside_accuracy_gives_the_true_front(
     static_problem: Any, everything: list[tuple[float, PolicyCost]], name: str, n_trials: int
