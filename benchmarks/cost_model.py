@@ -25,7 +25,7 @@ from unseen_networks import UNSEEN
 
 from hwsearch.exporters.c_package import PackageNotes, write_c_package
 from hwsearch.exporters.compiled import EmulatedPackage, ImageSize
-from hwsearch.graph.capture import capture, capture_parameters
+from hwsearch.graph.capture import capture_model
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace, load_space
@@ -112,8 +112,8 @@ class RandomNetwork:
         reference = subject.reference
         images = torch.rand((16, *reference.input_shape), generator=torch.Generator().manual_seed(SEED))  # [N, C, H, W]
         model = _normalized(reference.build(SEED), images)
-        space = load_space(SPACES[subject.name], capture(model, images[:1]))
-        parameters = capture_parameters(model, images[:1]).parameters
+        captured = capture_model(model, images[:1])
+        space, parameters = load_space(SPACES[subject.name], captured.network), captured.parameters_of(model)
         supernet = Supernet.of_space(space, InputQuantizer.of_images(images), parameters, seed=SEED)
         calibrate_activations(supernet, images)
         return cls(name=subject.title, supernet=supernet.eval(), space=space, images=images)

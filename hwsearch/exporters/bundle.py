@@ -170,10 +170,10 @@ def _package_notes(final: FinalModel, profile: HardwareProfile) -> PackageNotes:
     return PackageNotes(
         task=final.task,
         device=profile.name,
+        isa=profile.header.device.isa,
         built_with=f"{library.compiler} {library.flags}",
         paths=final.paths,
         mean_limit_us=final.budget.mean_latency_us,
-        isa=profile.header.device.isa,
     )
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.exporters.c_data import GENERATED, data_source, input_step_text, selftest_source
 from hwsearch.exporters.program import Program, plan_program
 from hwsearch.hardware.cost import Cost
 from hwsearch.integers.execute import Execution
 from hwsearch.integers.integer_model import Codes, IntegerModel
-from hwsearch.kernels.catalogue import BODY_NUMBERS, C_FOLDER, HEADERS, PORTABLE, Kernel, carried, unit
-from hwsearch.kernels.layout import BODIES
+from hwsearch.kernels.bodies.known import bodies_for
+from hwsearch.kernels.catalogue import C_FOLDER, HEADERS, Kernel, carried, unit
 from hwsearch.kernels.runtime import RUNTIME_HEADERS, runtime_sources
 
 DATA_SOURCE, SELFTEST_SOURCE = "hw_model_data.c", "hw_selftest.c"
@@ -36,15 +37,15 @@ KERNEL_FOLDER = "kernels"
 class PackageNotes:
     """What a package says about itself besides its integers. `mean_limit_us` is None without a mean budget.
 
-    `isa`: the instruction set whose kernels it has besides the portable ones, and provides memory for; empty for none.
+    `isa`: the instruction set whose kernels it has besides the portable ones, and provides memory for.
     """
 
     task: str
     device: str
+    isa: Isa
     built_with: str
     paths: tuple[Cost, ...]
     mean_limit_us: float | None
-    isa: str = ""
 
 
 def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, inputs: Codes, answers: Execution) -> Program:
@@ -73,7 +74,7 @@ def write_c_package(model: IntegerModel, folder: Path, notes: PackageNotes, *, i
     return program
 
 
-def kernel_sources(program: Program, isa: str) -> tuple[str, ...]:
+def kernel_sources(program: Program, isa: Isa) -> tuple[str, ...]:
     """Kernel sources a program needs on an instruction set, as paths within the package."""
     return carried(sorted({*chain.from_iterable(kernel.sources for kernel in program.kernels)}), isa)
 
@@ -110,9 +111,9 @@ def _kernel_file(kernel: Kernel) -> str:
     return f"{KERNEL_FOLDER}/{kernel.symbol}.c"
 
 
-def _kernel_unit(kernel: Kernel, isa: str) -> str:
-    folder = BODIES.get(isa, PORTABLE)
-    macros = (f"HW_BODIES={BODY_NUMBERS.get(folder, 0)} /* {folder} */", *kernel.macros)
+def _kernel_unit(kernel: Kernel, isa: Isa) -> str:
+    body = bodies_for(isa)[-1]
+    macros = (f"HW_BODIES={body.number} /* {body.folder} */", *kernel.macros)
     return f"/* {GENERATED} One function, compiled alone as it was measured. */\n{unit(carried(kernel.sources, isa), macros)}"
 
 

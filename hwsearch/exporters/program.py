@@ -7,6 +7,7 @@ large as the largest needs.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.errors import BundleError
 from hwsearch.graph.controllers import DECISION, argmax_op
 from hwsearch.graph.network import INPUT, MemoryPlan
@@ -59,7 +60,7 @@ class Program:
         return tuple(found[symbol] for symbol in sorted(found))
 
 
-def plan_program(model: IntegerModel, isa: str = "") -> Program:
+def plan_program(model: IntegerModel, isa: Isa) -> Program:
     """The program of a model; raises `BundleError` where a gate policy has no gate."""
     menu, network = model.menu, model.network
     runs = menu.runs(network)
@@ -80,7 +81,7 @@ def entry_constants(model: IntegerModel, index: int) -> Mapping[str, OpConstants
     return model.entries[-1 if model.menu.kind.shares_trunk else index].constants
 
 
-def _gate_program(model: IntegerModel, isa: str) -> Program | None:
+def _gate_program(model: IntegerModel, isa: Isa) -> Program | None:
     if model.menu.kind.has_controller != (model.gate is not None):
         raise BundleError(
             f"A model must hold a gate exactly if its policy is one, but its policy is {model.menu.kind} and it holds "

@@ -133,7 +133,7 @@ def _contains(wide: Option, narrow: Option) -> bool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Gates:
+class BitGates:
     """One real gate per menu column and unit; its whole part is the level in the unit's chain.
 
     A column is a menu entry that has its own assignment; the entries of an exit menu share one. `values` lie in
@@ -160,8 +160,8 @@ class Gates:
         return {chain.unit: chain.options[level].precision for chain, level in zip(self.chains, row, strict=True)}
 
 
-def start(chains: Sequence[Chain], levels: Levels, excess: Excess, *, rate: float = 0.1, least_push: float = 0.1) -> Gates:
-    """Gates in the middle of the given levels `[columns, units]`. Refuses limits that even the floor breaks."""
+def start(chains: Sequence[Chain], levels: Levels, excess: Excess, *, rate: float = 0.1, least_push: float = 0.1) -> BitGates:
+    """BitGates in the middle of the given levels `[columns, units]`. Refuses limits that even the floor breaks."""
     if not (rate > 0 and 0 < least_push <= 1):
         raise ValueError(f"rate must be positive and least_push in (0, 1], but they are {rate} and {least_push}")
     worst = float(np.max(excess(np.zeros_like(levels)), initial=0.0))
@@ -169,17 +169,17 @@ def start(chains: Sequence[Chain], levels: Levels, excess: Excess, *, rate: floa
         raise InfeasibleBudget(
             f"The cheapest option of every unit must meet the limits, but exceeds one by {worst:.1%}; raise that limit."
         )
-    return Gates(chains=tuple(chains), values=np.asarray(levels + 0.5, dtype=np.float64), rate=rate, least_push=least_push)
+    return BitGates(chains=tuple(chains), values=np.asarray(levels + 0.5, dtype=np.float64), rate=rate, least_push=least_push)
 
 
-def termination_bound(gates: Gates) -> int:
+def termination_bound(gates: BitGates) -> int:
     """Falling updates after which the limits are met at the latest, whatever the data (proof in the module's text)."""
     longest = max((len(chain.options) for chain in gates.chains), default=1)
     columns = int(gates.values.shape[0])
     return (columns + 1) * math.ceil(longest / (gates.rate * gates.least_push))
 
 
-def update(gates: Gates, saliency: Table, excess: Excess) -> Gates:
+def update(gates: BitGates, saliency: Table, excess: Excess) -> BitGates:
     """One step of the gates: fall where a limit is broken, else rise as far as the limits allow.
 
     `saliency`: not negative, `[columns, units]`.
@@ -188,7 +188,7 @@ def update(gates: Gates, saliency: Table, excess: Excess) -> Gates:
     return _fall(gates, saliency, broken) if broken.any() else _rise(gates, saliency, excess)
 
 
-def settle(gates: Gates, saliency: Table, excess: Excess) -> tuple[Gates, int]:
+def settle(gates: BitGates, saliency: Table, excess: Excess) -> tuple[BitGates, int]:
     """Fall until every limit is met; also the number of updates it took, at most `termination_bound`."""
     for taken in range(termination_bound(gates) + 1):
         if not (excess(gates.levels) > 0).any():
@@ -197,7 +197,7 @@ def settle(gates: Gates, saliency: Table, excess: Excess) -> tuple[Gates, int]:
     raise AssertionError("the limits changed while the gates fell: the floor met them at the start")
 
 
-def _fall(gates: Gates, saliency: Table, broken: NDArray[np.bool_]) -> Gates:
+def _fall(gates: BitGates, saliency: Table, broken: NDArray[np.bool_]) -> BitGates:
     """Lower the gates of broken columns, fastest where a level saves most per saliency lost; all gates if those are down."""
     columns = broken if gates.levels[broken].any() else np.ones_like(broken)
     saving = _price_step(gates, -1)
@@ -206,7 +206,7 @@ def _fall(gates: Gates, saliency: Table, broken: NDArray[np.bool_]) -> Gates:
     return replace(gates, values=np.where(columns[:, None], lowered, gates.values))
 
 
-def _rise(gates: Gates, saliency: Table, excess: Excess) -> Gates:
+def _rise(gates: BitGates, saliency: Table, excess: Excess) -> BitGates:
     """Raise all gates, fastest where a level buys most saliency per price; a level is crossed only if the limits then hold."""
     levels = gates.levels
     density = np.where(levels < gates.tops, saliency / (_price_step(gates, +1) + _TINY), 0.0)
@@ -251,7 +251,7 @@ def _exchanged(levels: Levels, gate: tuple[int, int], payer: int) -> Levels:
     return moved
 
 
-def _price_step(gates: Gates, direction: int) -> Table:
+def _price_step(gates: BitGates, direction: int) -> Table:
     """Latency between each gate's level and the next one up (+1) or down (-1), in us; 0 at the end of a chain."""
     steps = np.zeros(gates.values.shape)
     for (column, unit), level in np.ndenumerate(gates.levels):

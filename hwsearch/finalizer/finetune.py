@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from hwsearch.errors import InfeasibleBudget
 from hwsearch.finalizer import cgmq
 from hwsearch.finalizer.certified_policy import Mean, certify, fold
-from hwsearch.finalizer.cgmq import Chain, Gates, Levels
-from hwsearch.finalizer.gated_training import GatedRun, GatedTraining, GateSchedule, Teacher
+from hwsearch.finalizer.cgmq import BitGates, Chain, Levels
+from hwsearch.finalizer.gated_training import BitGateSchedule, GatedRun, GatedTraining, Teacher
 from hwsearch.finalizer.limits import Choice, Limits, Problem, choice_of, choices_of, find_floor, limits_of
 from hwsearch.finalizer.sensitivity import Judgement, Meter, best_levels, gap_note, measure_chains, summed_latency
 from hwsearch.graph.menu import Menu
@@ -62,7 +62,7 @@ def finalize(
     delta: float = 0.05,
     float_model: nn.Module | None = None,
     float_accuracy: Mapping[str, float] | None = None,
-    schedule: GateSchedule | None = None,
+    schedule: BitGateSchedule | None = None,
     progress: Progress = silent,
 ) -> FinalModel:
     """Train a front point to the end and return it as integers, within `budget` and no slower than the point on any path.
@@ -76,7 +76,7 @@ def finalize(
     floor = find_floor(problem)
     job = _Job(
         limits=limits_of(problem, floor, point.shares), floor=floor, task=task, epochs=epochs, seed=seed,
-        schedule=schedule or GateSchedule(), progress=progress,
+        schedule=schedule or BitGateSchedule(), progress=progress,
     )  # fmt: skip
     trained = _train(job, supernet, teacher_of(float_model, supernet, space, task))
     # Training held the limits without copies; they make every path faster within the same limit on flash.
@@ -153,17 +153,17 @@ class _Job:
     task: Task
     epochs: int
     seed: int
-    schedule: GateSchedule
+    schedule: BitGateSchedule
     progress: Progress
 
     @property
     def problem(self) -> Problem:
         return self.limits.problem
 
-    def choices(self, gates: Gates) -> list[dict[str, Precision]]:
+    def choices(self, gates: BitGates) -> list[dict[str, Precision]]:
         return choices_of(gates.chains, gates.levels, self.floor)
 
-    def judge(self, supernet: Supernet, gates: Gates) -> Judgement:
+    def judge(self, supernet: Supernet, gates: BitGates) -> Judgement:
         """All entries on the search split, averaged."""
         meter, menu = Meter(supernet=supernet, task=self.task), self.problem.with_choices(self.choices(gates))
         if menu.kind.shares_trunk:
@@ -182,7 +182,7 @@ class _Trained:
 
 
 def _train(job: _Job, supernet: Supernet, teacher: Teacher) -> _Trained:
-    """Gates and weights under the limits, then weights alone; what training made worse on the search split is taken back."""
+    """BitGates and weights under the limits, then weights alone; what training made worse on the search split is taken back."""
     problem, student = job.problem, copy.deepcopy(supernet)
     free = sum(len(unit.precisions) > 1 for unit in problem.space.units)
     chains = measure_chains(
@@ -222,7 +222,7 @@ def _shifted(progress: Progress, before: int, steps: int) -> Progress:
     return report
 
 
-def _text(gates: Gates) -> str:
+def _text(gates: BitGates) -> str:
     return "/".join("".join(map(str, row)) for row in gates.levels) or "none"
 
 
@@ -243,7 +243,7 @@ def start_levels(limits: Limits, chains: Sequence[Chain], floor: Choice) -> Leve
     return np.zeros((problem.columns, len(chains)), dtype=np.int64)
 
 
-def in_order(limits: Limits, gates: Gates, floor: Choice) -> list[dict[str, Precision]]:
+def in_order(limits: Limits, gates: BitGates, floor: Choice) -> list[dict[str, Precision]]:
     """The choice of each column, cheapest first as a menu must have them, unless that order breaks a limit."""
     levels = gates.levels
     order = np.argsort([summed_latency(gates.chains, [int(level) for level in row]) for row in levels], kind="stable")

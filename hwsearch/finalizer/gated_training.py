@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hwsearch.finalizer.cgmq import Excess, Gates, Rule, Table, settle, update
+from hwsearch.finalizer.cgmq import BitGates, Excess, Rule, Table, settle, update
 from hwsearch.finalizer.limits import Choice, choices_of
 from hwsearch.graph.menu import Menu
 from hwsearch.graph.precision import BitAssignment
@@ -28,7 +28,7 @@ FINE_TUNING = SupernetTraining(learning_rate=5e-4, step_learning_rate=5e-4, labe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateSchedule:
+class BitGateSchedule:
     """How gates move while weights train.
 
     `share`: of the epochs in which they move. `warm_steps`: optimizer steps before the first move, which fill the
@@ -135,9 +135,9 @@ class GatedRun:
     fixed: Choice
     excess: Excess
     teacher: Teacher
-    schedule: GateSchedule
+    schedule: BitGateSchedule
 
-    def assignments(self, gates: Gates) -> list[BitAssignment]:
+    def assignments(self, gates: BitGates) -> list[BitAssignment]:
         """The assignment of each column."""
         return [self.space.assignment(choice) for choice in choices_of(gates.chains, gates.levels, self.fixed)]
 
@@ -159,7 +159,7 @@ class GatedTraining:
         steps = epochs * math.ceil(len(run.task.train) / run.schedule.training.batch)
         self._rate = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: warm_cosine(step, steps))
 
-    def move_gates(self, gates: Gates) -> tuple[Gates, int]:
+    def move_gates(self, gates: BitGates) -> tuple[BitGates, int]:
         """Train weights and gates for their share of the epochs; the gates that result meet every limit.
 
         Also the number of falling updates that were still needed at the end, without data.
@@ -180,7 +180,7 @@ class GatedTraining:
         probe.close()
         return settle(gates, np.ones_like(gates.values) if step == 0 else probe.saliency, run.excess)
 
-    def tune(self, gates: Gates) -> None:
+    def tune(self, gates: BitGates) -> None:
         """Train the weights alone for the remaining epochs, then fit the heads to images as they are, without augmentation."""
         assignments = self.run.assignments(gates)
         while self._done < self.epochs:

@@ -1,7 +1,7 @@
 """What a menu may cost, checked exactly and in device units, and the refusal of budgets that no menu of its kind meets.
 
 Two kinds of limits hold at once: the user's budget, and the promise of the front point that is being finalized, whose
-latencies no training may exceed. Gates see them per column: the entry (or entries) that one set of gates decides.
+latencies no training may exceed. BitGates see them per column: the entry (or entries) that one set of gates decides.
 """
 
 from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,11 @@ from hwsearch.graph.op import Op, OpKind, Shape
 
 Node = torch.fx.Node
 
+Source = str | Tensor
+"""Where a model holds a tensor: a parameter's or buffer's name; a constant, which has none, by its value."""
+T = TypeVar("T")
+U = TypeVar("U")
+
 SUPPORTED = "conv2d, linear, batch norm, ReLU, ReLU6, Hardtanh, add, max and average pooling, flatten and dropout"
 HINTS = {
     "softmax": " or leave it out (it does not change which class is largest)",
@@ -27,20 +32,38 @@ HINTS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OpParameters:
+class OpParameters(Generic[T]):
     """Float parameters of an operation with weights, as the module holds them; the batch norm is not yet folded.
+
+    `T` is `Tensor` where they are given by value, `Source` where it is said where they lie.
 
     `weight`: `[out, in / groups, kernel_h, kernel_w]`, or `[out, in]` with inputs in (channel, height, width) order;
     `bias` and the `bn_` tensors: `[out]`. The four batch norm tensors are all there or all None.
     """
 
-    weight: Tensor
-    bias: Tensor | None = None
-    bn_weight: Tensor | None = None
-    bn_bias: Tensor | None = None
-    bn_mean: Tensor | None = None
-    bn_var: Tensor | None = None
+    weight: T
+    bias: T | None = None
+    bn_weight: T | None = None
+    bn_bias: T | None = None
+    bn_mean: T | None = None
+    bn_var: T | None = None
     bn_eps: float = 1e-5
+
+    def each(self, read: Callable[[T], U]) -> "OpParameters[U]":
+        """`read` of everything that is there."""
+
+        def optional(one: T | None) -> U | None:
+            return None if one is None else read(one)
+
+        return OpParameters(
+            weight=read(self.weight),
+            bias=optional(self.bias),
+            bn_weight=optional(self.bn_weight),
+            bn_bias=optional(self.bn_bias),
+            bn_mean=optional(self.bn_mean),
+            bn_var=optional(self.bn_var),
+            bn_eps=self.bn_eps,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +79,7 @@ class Call:
     """One step: `op` as if nothing were fused; for a lone batch norm or activation its kind is `requantize`."""
 
     op: Op
-    parameters: OpParameters | None = None
+    parameters: OpParameters[Source] | None = None
     is_batch_norm: bool = False
 
 
@@ -66,7 +89,7 @@ class ExportReader:
     def __init__(self, exported: torch.export.ExportedProgram, readers: "Mapping[str, CallReader]") -> None:
         self.readers = readers
         self.nodes = list(exported.graph_module.graph.nodes)
-        self.tensors = placeholder_tensors(exported)
+        self.tensors = placeholder_sources(exported)
         self.values: dict[Node, Value] = {}
         self.calls: list[Call] = []
         self.taken: Counter[str] = Counter()
@@ -126,8 +149,8 @@ class ExportReader:
             )
         return self.values[source]
 
-    def tensor(self, node: Node, index: int) -> Tensor | None:
-        """The parameter that a node reads as argument `index`; None if it is left out."""
+    def source(self, node: Node, index: int) -> Source | None:
+        """Where the parameter lies that a node reads as argument `index`; None if it is left out."""
         source = argument(node, index, None)
         if source is None:
             return None
@@ -136,7 +159,14 @@ class ExportReader:
                 f"Weights must be plain parameters, but {place(node)} computes its own; remove the parametrization first "
                 "(torch.nn.utils.parametrize.remove_parametrizations)."
             )
-        return self.tensors[source].detach().clone()
+        return self.tensors[source]
+
+    def weights(self, node: Node) -> tuple[Source, Shape]:
+        """Where the weights lie that a node reads, and their shape, `[out, in / groups, ...]`."""
+        where, read = self.source(node, 1), node.args[1]
+        assert where is not None and isinstance(read, Node)
+        self.own_weights(node)
+        return where, tuple(int(size) for size in read.meta["val"].shape)
 
     def own_weights(self, node: Node) -> None:
         """Refuse weights that two operations share: each operation stores and trains its own."""
@@ -167,13 +197,22 @@ class ExportReader:
         return name if self.taken[name] == 1 else f"{name}_{self.taken[name]}"
 
 
-def placeholder_tensors(exported: torch.export.ExportedProgram) -> dict[Node, Tensor]:
-    """Parameter and buffer of each placeholder node that stands for one."""
+def placeholder_sources(exported: torch.export.ExportedProgram) -> dict[Node, Source]:
+    """Parameter, buffer or constant of each placeholder node that stands for one."""
     signature = exported.graph_signature
-    held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers, **signature.inputs_to_lifted_tensor_constants}
-    known = {**exported.state_dict, **exported.constants}
+    constants = signature.inputs_to_lifted_tensor_constants.items()
+    sources: dict[str, Source] = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **{name: _value(exported.constants[held]) for name, held in constants},
+    }
     nodes = [node for node in exported.graph_module.graph.nodes if node.op == "placeholder"]
-    return {node: known[held[node.name]] for node in nodes if node.name in held}
+    return {node: sources[node.name] for node in nodes if node.name in sources}
+
+
+def _value(constant: Any) -> Tensor:
+    assert isinstance(constant, Tensor)
+    return constant.detach().clone()
 
 
 def _module_of(node: Node) -> tuple[str, bool]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 
 from hwsearch.errors import NetworkError
-from hwsearch.graph.aten import CallReader, ExportReader, Node, OpParameters, Value, argument, place
+from hwsearch.graph.aten import CallReader, ExportReader, Node, OpParameters, Source, Value, argument, place
 from hwsearch.graph.op import Activation, OpKind
 
 
@@ -22,15 +22,13 @@ def _refuse(node: Node, must: str, found: str, do: str) -> NetworkError:
 
 
 def _convolution(reader: ExportReader, node: Node) -> Value:
-    source, weight = reader.value(node, 0), reader.tensor(node, 1)
-    assert weight is not None
-    reader.own_weights(node)
+    source, (weight, shape) = reader.value(node, 0), reader.weights(node)
     dilation = _pair(node, 5, 1)
     if dilation != (1, 1):
         raise _refuse(node, "Convolutions must have dilation 1", f"dilation {dilation}", "use a larger kernel or more layers")
     groups = argument(node, 6, 1)
-    kernel = (int(weight.shape[2]), int(weight.shape[3]))
-    depthwise = groups == source.shape[0] == weight.shape[0] and groups > 1
+    kernel = (shape[2], shape[3])
+    depthwise = groups == source.shape[0] == shape[0] and groups > 1
     return reader.add(
         node,
         OpKind.DEPTHWISE_CONV2D if depthwise else OpKind.CONV2D,
@@ -39,7 +37,7 @@ def _convolution(reader: ExportReader, node: Node) -> Value:
         stride=_pair(node, 3, 1),
         padding=_convolution_padding(node, kernel),
         groups=groups,
-        parameters=OpParameters(weight=weight, bias=reader.tensor(node, 2)),
+        parameters=OpParameters(weight=weight, bias=reader.source(node, 2)),
     )
 
 
@@ -55,23 +53,21 @@ def _convolution_padding(node: Node, kernel: tuple[int, int]) -> tuple[int, int]
 
 
 def _linear(reader: ExportReader, node: Node) -> Value:
-    source, weight = reader.value(node, 0), reader.tensor(node, 1)
-    assert weight is not None
-    reader.own_weights(node)
+    source, (weight, _) = reader.value(node, 0), reader.weights(node)
     if len(node.meta["val"].shape) != 2:
         raise _refuse(node, "A linear layer must read one vector per input", f"a shape {source.shape}", "flatten before it")
-    return reader.add(node, OpKind.LINEAR, (source,), parameters=OpParameters(weight=weight, bias=reader.tensor(node, 2)))
+    return reader.add(node, OpKind.LINEAR, (source,), parameters=OpParameters(weight=weight, bias=reader.source(node, 2)))
 
 
 def _batch_norm(reader: ExportReader, node: Node) -> Value:
-    source, mean, var = reader.value(node, 0), reader.tensor(node, 3), reader.tensor(node, 4)
+    source, mean, var = reader.value(node, 0), reader.source(node, 3), reader.source(node, 4)
     if mean is None or var is None:
         raise _refuse(node, "A batch norm must keep running statistics", "none", "set track_running_stats=True")
-    scale, offset = reader.tensor(node, 1), reader.tensor(node, 2)
-    parameters = OpParameters(
+    scale, offset, channels = reader.source(node, 1), reader.source(node, 2), source.shape[0]
+    parameters: OpParameters[Source] = OpParameters(
         weight=mean,  # replaced when the batch norm joins the operation before it
-        bn_weight=torch.ones_like(mean) if scale is None else scale,
-        bn_bias=torch.zeros_like(mean) if offset is None else offset,
+        bn_weight=torch.ones(channels) if scale is None else scale,
+        bn_bias=torch.zeros(channels) if offset is None else offset,
         bn_mean=mean,
         bn_var=var,
         bn_eps=float(argument(node, 7, 1e-5)),

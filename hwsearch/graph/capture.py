@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from hwsearch.errors import NetworkError
-from hwsearch.graph.aten import Call, ExportReader, OpParameters
+from hwsearch.graph.aten import Call, ExportReader, OpParameters, Source
 from hwsearch.graph.aten_calls import READERS
 from hwsearch.graph.network import Network
 from hwsearch.graph.op import Activation, Op
@@ -28,10 +28,22 @@ from hwsearch.graph.op import Activation, Op
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Captured:
-    """A network and the float parameters of each of its operations with weights, by operation name."""
+    """A network, and where the model holds the float parameters of each operation with weights, by operation name.
+
+    Training changes parameters but not where they lie, so they are read anew where the model was exported once.
+    """
 
     network: Network
-    parameters: Mapping[str, OpParameters]
+    sources: Mapping[str, OpParameters[Source]]
+
+    def parameters_of(self, model: nn.Module) -> dict[str, OpParameters[Tensor]]:
+        """Copies of the parameters that `model` has now: the captured model, or one trained from it.
+
+        Constants (tensors that are neither parameter nor buffer, so nothing trains them) are those of the captured model.
+        """
+        parameters, buffers = model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False)
+        held = {**dict(parameters), **dict(buffers)}
+        return {name: one.each(lambda source: _copy(source, held)) for name, one in self.sources.items()}
 
 
 def capture(model: nn.Module, example_input: Tensor) -> Network:
@@ -43,16 +55,27 @@ def capture(model: nn.Module, example_input: Tensor) -> Network:
     >>> [(op.name, str(op.kind), str(op.activation), op.macs) for op in network.ops]
     [('0', 'conv2d', 'relu', 576), ('3', 'linear', 'none', 128)]
     """
-    return capture_parameters(model, example_input).network
+    return capture_model(model, example_input).network
 
 
-def capture_parameters(model: nn.Module, example_input: Tensor) -> Captured:
-    """As `capture`, with copies of the model's float parameters."""
+def capture_model(model: nn.Module, example_input: Tensor) -> Captured:
+    """As `capture`, with where the model holds its float parameters."""
     exported = _export(copy.deepcopy(model).eval().float(), example_input[:1].float())
-    ops, parameters = _fused(ExportReader(exported, READERS).read())
+    ops, sources = _fused(ExportReader(exported, READERS).read())
     network = Network(ops, tuple(example_input.shape[1:]), name=type(model).__name__)
     _check_logits(network)
-    return Captured(network=network, parameters=parameters)
+    return Captured(network=network, sources=sources)
+
+
+def _copy(source: Source, held: Mapping[str, Tensor]) -> Tensor:
+    if isinstance(source, Tensor):
+        return source.clone()
+    if source not in held:
+        raise NetworkError(
+            f"A model must have the tensors of the one that was captured, but has no {source}; give the captured model or one "
+            "trained from it."
+        )
+    return held[source].detach().to(torch.float32, copy=True)
 
 
 def _export(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -107,11 +130,11 @@ def _place_in_model(model: nn.Module, error: Exception) -> str:
     return place
 
 
-def _fused(calls: list[Call]) -> tuple[list[Op], dict[str, OpParameters]]:
+def _fused(calls: list[Call]) -> tuple[list[Op], dict[str, OpParameters[Source]]]:
     """Operations with batch norms and activations joined to the operation whose only reader they are."""
     readers = Counter(source for call in calls for source in call.op.inputs)
     ops: dict[str, Op] = {}
-    parameters: dict[str, OpParameters] = {}
+    parameters: dict[str, OpParameters[Source]] = {}
     stands_for: dict[str, str] = {}
     for call in calls:
         inputs = tuple(stands_for.get(source, source) for source in call.op.inputs)
@@ -147,7 +170,7 @@ def _with_batch_norm(call: Call, producer: Op | None) -> Op:
     return replace(producer, batch_norm=True)
 
 
-def _joined(own: OpParameters, call: Call) -> OpParameters:
+def _joined(own: OpParameters[Source], call: Call) -> OpParameters[Source]:
     assert call.parameters is not None
     return replace(call.parameters, weight=own.weight, bias=own.bias)
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.errors import ProfileError
 from hwsearch.files import first_fault, first_fault_in_toml
 from hwsearch.graph.menu import PolicyKind
@@ -20,7 +21,7 @@ class _Section(BaseModel):
 
 class Device(_Section):
     name: str
-    isa: str
+    isa: Isa
     core: str
     clock_hz: int = Field(gt=0)
     flash_bytes: int = Field(gt=0)

@@ -11,24 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind, Shape
 from hwsearch.graph.precision import ACTIVATION_WIDTHS, KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision, kernel_precision
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.integers.op_kinds import OPS
-from hwsearch.kernels.layout import BODIES
+from hwsearch.kernels.bodies.known import bodies_for
+from hwsearch.kernels.bodies.portable import PORTABLE
 from hwsearch.kernels.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 
 C_FOLDER = Path(__file__).parent / "c"
 HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/**/hw_*.h")))
 """Included by kernel sources, for which `C_FOLDER` must be on the include path."""
-
-PORTABLE = "portable"
-BODY_NUMBERS = {"cortex_m": 1, "cortex_m0": 2, "riscv": 3, "x86": 4, "neon": 5}
-"""What `HW_BODIES` means in c/portable/hw_portable.h, by folder; 0 is none but the portable ones.
-
-Every source may be compiled everywhere; that header decides which of the bodies of an operation is one.
-"""
 
 WIDTHS = WEIGHT_WIDTHS
 ALL_PRECISIONS = KERNEL_PRECISIONS
@@ -120,21 +115,20 @@ def all_sources() -> tuple[str, ...]:
 @cache
 def _sources(kind: OpKind) -> tuple[str, ...]:
     """The portable body and all that may replace it."""
-    portable = f"{PORTABLE}/hw_{kind}.c"
+    portable = f"{PORTABLE.folder}/hw_{kind}.c"
     own = sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob(f"*/hw_{kind}.c"))
     return (portable, *(source for source in own if source != portable))
 
 
-def files_behind(isa: str) -> tuple[str, ...]:
-    """Sources and headers that decide what is built for an instruction set, sorted; all of them where it is not in `BODIES`."""
-    every = (*HEADERS, *all_sources())
-    return tuple(sorted(carried(every, isa) if isa in BODIES else every))
+def files_behind(isa: Isa) -> tuple[str, ...]:
+    """Sources and headers that decide what is built for an instruction set, sorted."""
+    return tuple(sorted(carried((*HEADERS, *all_sources()), isa)))
 
 
-def carried(names: Iterable[str], isa: str) -> tuple[str, ...]:
-    """Those of these paths below `C_FOLDER` that a package for an instruction set has: all but the bodies of other ones."""
-    others = {*BODIES.values()} - {BODIES.get(isa, "")}
-    return tuple(name for name in names if name.partition("/")[0] not in others)
+def carried(names: Iterable[str], isa: Isa) -> tuple[str, ...]:
+    """Those of these paths below `C_FOLDER` that a package for an instruction set has: shared, portable and its own bodies."""
+    folders = [body.folder for body in bodies_for(isa)]
+    return tuple(name for name in names if "/" not in name or name.partition("/")[0] in folders)
 
 
 def supported(op: Op, precision: Precision) -> bool:

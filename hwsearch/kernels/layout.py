@@ -1,20 +1,18 @@
 """How tensors lie in a device's memory: the sizes that prices, measurements and exports share."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Protocol
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.network import INPUT, MemoryPlan, Network, plan_memory
-from hwsearch.graph.op import Op, OpKind, Shape
+from hwsearch.graph.op import Op, Shape
 from hwsearch.graph.op import packed_weight_bytes as packed_weight_bytes  # noqa: PLC0414  re-exported: a size like the others
 from hwsearch.graph.precision import BitAssignment, Precision, kernel_precision
 from hwsearch.integers.op_kinds import constant_counts
-from hwsearch.kernels.bodies.cortex_m import depthwise_streams, polynomials, strips
-from hwsearch.kernels.bodies.cortex_m0 import blocks, channel_tile
-from hwsearch.kernels.bodies.portable import convolution_tiling, depthwise_stretches
+from hwsearch.kernels.bodies.known import bodies_for
 
 LINE_BYTES = 32
 """Every function and table begins at a multiple of this in flash: a line of the largest flash cache."""
@@ -55,7 +53,7 @@ def activation_bytes(shape: Shape, bits: int) -> int:
     return math.prod(shape) * (4 if bits == 32 else 1)
 
 
-def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment, isa: str = "") -> MemoryPlan:
+def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment, isa: Isa) -> MemoryPlan:
     """Where everything lies that one stretch of operations (`Menu.runs`) makes; the exported program uses this very plan.
 
     The network's input is not in the arena: it stays where the caller holds it, since a cascade reads it more than once.
@@ -68,51 +66,18 @@ def memory_plan(network: Network, ops: Sequence[Op], assignment: BitAssignment, 
     return replace(plan, arena_bytes=-(-plan.arena_bytes // 8) * 8)  # the size of an 8-byte aligned C object
 
 
-BODIES = {
-    "ARMv7E-M": "cortex_m",
-    "ARMv8-M Mainline with DSP": "cortex_m",
-    "ARMv6-M": "cortex_m0",
-    "RV32IMC": "riscv",
-    "x86-64": "x86",
-    "ARMv8-A": "neon",
-}
-"""Folders of kernels that replace portable ones, by the name of an instruction set that a profile's `[device] isa` gives."""
-
-
 @cache
-def scratch_bytes(op: Op, precision: Precision, isa: str = "") -> int:
-    """Bytes of working memory that the kernel of an operation needs: the largest of its bodies' needs.
+def scratch_bytes(op: Op, precision: Precision, isa: Isa) -> int:
+    """Bytes of working memory that the kernel of an operation needs on a core: what the portable body takes, or the core's own.
 
-    Those are the portable one and that of the instruction set, or without one those of any core. Convolutions pack tiles of
-    their input; depthwise ones expand their weights, copy and sum a few rows of four channels; linear operations expand
-    their input.
+    Convolutions pack tiles of their input; depthwise ones expand their weights, copy and sum a few rows of some channels; linear
+    operations arrange their input. The portable bodies' memory is always there, for shapes that others leave to them and for
+    other computers, where a package tests itself.
     """
-    runs_at, folder = kernel_precision(precision), BODIES.get(isa, "")
-    if op.kind is OpKind.CONV2D:
-        return max(cut.scratch_bytes() for cut in _convolution_cuts(op, runs_at, folder) if cut)
-    if op.kind is OpKind.DEPTHWISE_CONV2D:
-        return max(cut.scratch_bytes() for cut in _depthwise_cuts(op, runs_at, folder) if cut)
-    if op.kind is OpKind.LINEAR:
-        return -(-op.reduction // 32) * 72 if precision.weight_bits <= 3 else -(-op.reduction // 16) * 32
-    return 0
+    runs_at = kernel_precision(precision)
+    return max((body.scratch[op.kind](op, runs_at) for body in bodies_for(isa) if op.kind in body.scratch), default=0)
 
 
-class _Cut(Protocol):
-    def scratch_bytes(self) -> int: ...
-
-
-def _convolution_cuts(op: Op, precision: Precision, folder: str) -> Iterator[_Cut | None]:
-    yield convolution_tiling(op)
-    if folder != "cortex_m0":
-        yield strips(op, precision)
-        yield polynomials(op, precision)
-    if folder != "cortex_m":
-        yield blocks(op, precision)
-
-
-def _depthwise_cuts(op: Op, precision: Precision, folder: str) -> Iterator[_Cut | None]:
-    yield depthwise_stretches(op)
-    if folder != "cortex_m0":
-        yield depthwise_streams(op, precision)
-    if folder != "cortex_m":
-        yield channel_tile(op, precision)
+def largest_scratch_bytes(op: Op, precision: Precision) -> int:
+    """What is enough for any core: for a computer that has memory to spare."""
+    return max(scratch_bytes(op, precision, isa) for isa in Isa)

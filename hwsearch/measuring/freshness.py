@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.hardware.header import RunRecord, read_header, read_runs
 from hwsearch.hardware.profile import TABLE_FILE, Measurement, read_measurements
 from hwsearch.kernels.catalogue import C_FOLDER, all_kernels, files_behind
@@ -13,10 +14,10 @@ ENERGY_NOTE = "; energy: "
 """What separates a run's machine from where its energy came from."""
 
 
-def source_sha256(isa: str) -> str:
+def source_sha256(isa: Isa) -> str:
     """One hash over every kernel source and header built for an instruction set, in hexadecimal; a table belongs to exactly one.
 
-    >>> len(source_sha256("ARMv7E-M"))
+    >>> len(source_sha256(Isa.ARMV7E_M))
     64
     """
     digest = hashlib.sha256()

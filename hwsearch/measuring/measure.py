@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
@@ -102,7 +103,7 @@ def _require_unit(header: ProfileHeader, name: str, chosen: Target) -> None:
         )
 
 
-def _require_unchanged(sources: str, isa: str) -> None:
+def _require_unchanged(sources: str, isa: Isa) -> None:
     if source_sha256(isa) != sources:
         raise ToolchainError("The kernel sources must stay as they are while they are measured, but they changed; measure again.")
 
@@ -260,7 +261,7 @@ def _row(header: ProfileHeader, work: Work, timed: Timed, target: Target, run_id
     )
 
 
-def _with_scratch(row: Measurement, works: Mapping[RowKey, Work], isa: str) -> Measurement:
+def _with_scratch(row: Measurement, works: Mapping[RowKey, Work], isa: Isa) -> Measurement:
     """A row whose kernel is as it was, with the working memory that the layout gives its operation today."""
     work = works.get(row.key)
     return row if work is None else replace(row, scratch_bytes=scratch_bytes(work.op, work.precision, isa))

@@ -135,7 +135,7 @@ def quantize_gate(gate: nn.Sequential, images: Tensor, shape: PolicyShape, input
     hidden, choice = gate[-3], gate[-1]
     assert isinstance(hidden, nn.Linear) and isinstance(choice, nn.Linear)
     network = gate_graph(shape, tuple(images.shape[1:]), choice.out_features)
-    parameters: Mapping[str, OpParameters] = {
+    parameters: Mapping[str, OpParameters[Tensor]] = {
         name: OpParameters(weight=layer.weight.detach(), bias=layer.bias.detach())
         for name, layer in (("gate.hidden", hidden), ("gate.choice", choice))
     }

@@ -7,6 +7,7 @@ once. RAM is the arena that the exported program uses, planned over the executio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.graph.controllers import DECISION, controller_assignment, controller_of, decisions
 from hwsearch.graph.menu import Menu, PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
@@ -176,7 +177,7 @@ class CostModel:
         return self.profile.runtime_of(kind)
 
     @property
-    def isa(self) -> str:
+    def isa(self) -> Isa:
         """The device's instruction set: it decides which kernels run, and with them how much scratch memory they need."""
         return self.profile.header.device.isa
 

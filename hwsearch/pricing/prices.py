@@ -106,8 +106,8 @@ class TablePrices:
         return OpPrice(
             op=op.name, precision=row.precision, latency_us=row.latency_us, energy_uj=row.energy_uj, provenance=row.provenance,
             uncertainty=row.relative_error(self.profile.validity.relative_error), symbol=row.symbol, code_bytes=row.code_bytes,
-            weight_bytes=in_lines(row.weight_bytes), scratch_bytes=row.scratch_bytes, interpolated=False,
-            builtins=self._builtins.get((row.run_id, row.symbol), ()),
+            weight_bytes=in_lines(row.weight_bytes), scratch_bytes=scratch_bytes(op, row.precision, self.profile.device.isa),
+            interpolated=False, builtins=self._builtins.get((row.run_id, row.symbol), ()),
         )  # fmt: skip
 
     def _interpolate(self, op: Op, key: RowKey) -> OpPrice:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hwsearch.graph.capture import capture_parameters
+from hwsearch.graph.capture import Captured, capture_model
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.quantizers.heads import fit_exit_heads
@@ -57,15 +57,22 @@ def _pooled(parts: Sequence[ChannelStatistics], shares: Tensor) -> ChannelStatis
 
 
 def untrained_supernet(
-    task: Task, space: SearchSpace, float_model: nn.Module, *, seed: int = 0, scheme: str = DEFAULT_SCHEME
+    task: Task,
+    space: SearchSpace,
+    float_model: nn.Module,
+    *,
+    seed: int = 0,
+    scheme: str = DEFAULT_SCHEME,
+    captured: Captured | None = None,
 ) -> Supernet:
     """The supernet that post-training quantization of a trained float network gives, exit heads fitted to its features.
 
-    Where training starts, and what a preview without training measures.
+    Where training starts, and what a preview without training measures. `captured` is the float model's network or that of
+    the model it was trained from; without it the float model is captured here.
     """
-    parameters = capture_parameters(float_model, task.example_input).parameters
+    known = captured or capture_model(float_model, task.example_input)
     quantizer = InputQuantizer.of_images(task.train.images)
-    supernet = Supernet.of_space(space, quantizer, parameters, seed=seed, scheme=scheme)
+    supernet = Supernet.of_space(space, quantizer, known.parameters_of(float_model), seed=seed, scheme=scheme)
     fit_exit_heads(supernet, task.train)
     calibrate_activations(supernet, task.train.images)
     return supernet.eval()

@@ -57,7 +57,7 @@ class Supernet(nn.Module):
         network: Network,
         options: Options,
         input_quantizer: InputQuantizer,
-        parameters: "Mapping[str, OpParameters] | None" = None,
+        parameters: "Mapping[str, OpParameters[Tensor]] | None" = None,
         *,
         seed: int = 0,
         scheme: str = DEFAULT_SCHEME,
@@ -82,7 +82,7 @@ class Supernet(nn.Module):
         cls,
         space: "SearchSpace",
         input_quantizer: InputQuantizer,
-        parameters: "Mapping[str, OpParameters] | None" = None,
+        parameters: "Mapping[str, OpParameters[Tensor]] | None" = None,
         *,
         seed: int = 0,
         scheme: str = DEFAULT_SCHEME,
@@ -90,7 +90,7 @@ class Supernet(nn.Module):
         """A supernet for every assignment of a search space."""
         return cls(space.network, options_of(space), input_quantizer, parameters, seed=seed, scheme=scheme)
 
-    def _make_weighted(self, parameters: "Mapping[str, OpParameters]", generator: torch.Generator) -> None:
+    def _make_weighted(self, parameters: "Mapping[str, OpParameters[Tensor]]", generator: torch.Generator) -> None:
         for op in self.network.ops:
             if not op.has_weights:
                 continue

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwsearch.graph.capture import Captured
 from hwsearch.graph.precision import BitAssignment
 from hwsearch.graph.space import SearchSpace
 from hwsearch.progress import Progress, silent
@@ -55,15 +56,16 @@ def train_supernet(
     progress: Progress = silent,
     training: SupernetTraining | None = None,
     scheme: str = DEFAULT_SCHEME,
+    captured: Captured | None = None,
 ) -> Supernet:
     """A supernet trained from a float network (which is trained first if none is given), in evaluation mode.
 
-    `scheme` is how weights are quantized (`schemes.SCHEMES`).
+    `scheme` is how weights are quantized (`schemes.SCHEMES`); `captured` spares a second export of a captured network.
     The result depends on the arguments alone; with 0 epochs it is the post-training quantized network.
     """
     chosen = training or SupernetTraining()
     teacher = float_model if float_model is not None else train_float(task, epochs=epochs, seed=seed)
-    supernet = untrained_supernet(task, space, teacher, seed=seed, scheme=scheme)
+    supernet = untrained_supernet(task, space, teacher, seed=seed, scheme=scheme, captured=captured)
     if epochs <= 0:
         return supernet
     optimizer = make_optimizer(supernet, chosen)

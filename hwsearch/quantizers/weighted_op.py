@@ -48,7 +48,7 @@ class WeightedOp(nn.Module):
         return own if self.norm is None else own + self.norm.parameter_groups()
 
     @torch.no_grad()
-    def load(self, parameters: "OpParameters") -> None:
+    def load(self, parameters: "OpParameters[Tensor]") -> None:
         """Take bias and batch norm of a float operation (its weight was given to the constructor)."""
         bias = torch.zeros(len(self.quantizer.weight)) if parameters.bias is None else torch.as_tensor(parameters.bias).float()
         if self.norm is None:

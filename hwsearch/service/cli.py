@@ -14,7 +14,7 @@ import typer
 from hwsearch.errors import HwsearchError, JobError
 
 if TYPE_CHECKING:
-    from hwsearch.service.job import Job
+    from hwsearch.service.inputs import JobInputs
     from hwsearch.service.pipeline import Pipeline
 
 app = typer.Typer(
@@ -68,9 +68,10 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The whole job on scikit-learn's digits for a Cortex-M4 board; nothing to download, no board needed."""
+    from hwsearch.service.inputs import JobInputs
     from hwsearch.service.job import demo_job
 
-    _run_whole(_pipeline(demo_job(seed, workers), out, workers, None), as_json)
+    _run_whole(_pipeline(JobInputs(demo_job(seed, workers)), out, workers, None), as_json)
 
 
 @app.command()
@@ -93,14 +94,14 @@ def _run_whole(pipeline: "Pipeline", as_json: bool) -> None:
     _emit(summary, views.run_text(summary), as_json)
 
 
-def _pipeline(job: "Job", out: Path, workers: int | None, ray_address: str | None) -> "Pipeline":
+def _pipeline(inputs: "JobInputs", out: Path, workers: int | None, ray_address: str | None) -> "Pipeline":
     from hwsearch.service.run_folder import RunFolder
 
-    folder = RunFolder.open(out, job)
+    folder = RunFolder.open(out, inputs.job)
     from hwsearch.service.console import stage_progress
     from hwsearch.service.pipeline import Pipeline
 
-    return Pipeline(job, folder, stage_progress, workers=workers, ray_address=ray_address)
+    return Pipeline(inputs, folder, stage_progress, workers=workers, ray_address=ray_address)
 
 
 def _pipeline_of(
@@ -115,10 +116,12 @@ def _pipeline_of(
         raise JobError(
             f"A new run needs a new folder, but {folder} holds one already; add --resume to continue it, or choose --out."
         )
+    from hwsearch.service.inputs import JobInputs
     from hwsearch.service.preflight import check_job
 
-    check_job(job, ray_address)
-    return _pipeline(job, folder, workers, ray_address)
+    inputs = JobInputs(job)
+    check_job(inputs, ray_address)
+    return _pipeline(inputs, folder, workers, ray_address)
 
 
 @app.command()

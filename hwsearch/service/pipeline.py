@@ -18,12 +18,7 @@ from hwsearch.exporters.bundle import Bundle, export
 from hwsearch.exporters.verify import Verification, verify
 from hwsearch.files import replacing
 from hwsearch.finalizer.finetune import finalize
-from hwsearch.graph.capture import capture
-from hwsearch.graph.space import SearchSpace, load_space
-from hwsearch.hardware.cost import Budget
-from hwsearch.hardware.profile import HardwareProfile, load_profile
 from hwsearch.integers.execute import run_model
-from hwsearch.pricing.cost_model import CostModel
 from hwsearch.progress import Progress
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.training import train_supernet
@@ -31,12 +26,10 @@ from hwsearch.report.baselines import uniform_baselines
 from hwsearch.report.report import Inputs, Reference, ReportData, write_report
 from hwsearch.results.final_model import FinalModel, load_final, save_final
 from hwsearch.results.front import FrontPoint, ParetoFront, load_front
-from hwsearch.service.job import Job
+from hwsearch.service.inputs import JobInputs
 from hwsearch.service.run_folder import RunFolder
 from hwsearch.study.search import search
-from hwsearch.tasks.catalogue import load_task
 from hwsearch.tasks.float_training import accuracy, train_float
-from hwsearch.tasks.task import Task
 
 ShowProgress = Callable[[str], AbstractContextManager[Progress]]
 
@@ -45,12 +38,19 @@ class Pipeline:
     """One run. Reading an attribute makes that stage and all before it, or reads what an earlier run left."""
 
     def __init__(
-        self, job: Job, folder: RunFolder, show: ShowProgress, *, workers: int | None = None, ray_address: str | None = None
+        self,
+        inputs: JobInputs,
+        folder: RunFolder,
+        show: ShowProgress,
+        *,
+        workers: int | None = None,
+        ray_address: str | None = None,
     ):
-        self.job = job
+        self.inputs = inputs
+        self.job = inputs.job
         self.folder = folder
         self._show = show
-        self._workers = workers or job.search.workers
+        self._workers = workers or self.job.search.workers
         self._ray_address = ray_address
         torch.set_num_threads(1)  # with more, results depend on the machine's core count
 
@@ -60,33 +60,13 @@ class Pipeline:
             yield progress
 
     @cached_property
-    def budget(self) -> Budget:
-        return self.job.budget.parse()
-
-    @cached_property
-    def task(self) -> Task:
-        return load_task(self.job.task, data=self.job.data)
-
-    @cached_property
-    def space(self) -> SearchSpace:
-        return load_space(self.job.space, capture(self.task.model, self.task.example_input))
-
-    @cached_property
-    def profile(self) -> HardwareProfile:
-        return load_profile(self.job.profile)
-
-    @cached_property
-    def costs(self) -> CostModel:
-        return CostModel(self.space.network, self.profile)
-
-    @cached_property
     def float_model(self) -> torch.nn.Module:
         file = self.folder.float_file
         if file.exists():
-            self.task.model.load_state_dict(torch.load(file, weights_only=True))
-            return self.task.model
+            self.inputs.task.model.load_state_dict(torch.load(file, weights_only=True))
+            return self.inputs.task.model.eval()  # as `train_float` leaves it: batch norm of a teacher in training mode differs
         with self._stage("float") as progress:
-            model = train_float(self.task, epochs=self.job.training.float_epochs, seed=self.job.seed, progress=progress)
+            model = train_float(self.inputs.task, epochs=self.job.training.float_epochs, seed=self.job.seed, progress=progress)
             with replacing(file) as temporary:
                 torch.save(model.state_dict(), temporary)
         return model
@@ -94,8 +74,8 @@ class Pipeline:
     @cached_property
     def float_accuracy(self) -> dict[str, float]:
         return {
-            "test": accuracy(self.float_model, self.task.test),
-            "validation": accuracy(self.float_model, self.task.validation),
+            "test": accuracy(self.float_model, self.inputs.task.test),
+            "validation": accuracy(self.float_model, self.inputs.task.validation),
         }
 
     @cached_property
@@ -103,12 +83,18 @@ class Pipeline:
         file = self.folder.supernet_file
         if file.exists():
             arrays = {name: tensor.numpy() for name, tensor in torch.load(file, weights_only=True).items()}
-            return Supernet.from_arrays(self.space, arrays)
+            return Supernet.from_arrays(self.inputs.space, arrays)
         model = self.float_model
         with self._stage("supernet") as progress:
             epochs = self.job.training.supernet_epochs
             supernet = train_supernet(
-                self.task, self.space, float_model=model, epochs=epochs, seed=self.job.seed, progress=progress
+                self.inputs.task,
+                self.inputs.space,
+                float_model=model,
+                epochs=epochs,
+                seed=self.job.seed,
+                captured=self.inputs.captured,
+                progress=progress,
             )
             tensors = {name: torch.from_numpy(array) for name, array in supernet.to_arrays().items()}
             with replacing(file) as temporary:
@@ -122,7 +108,7 @@ class Pipeline:
         supernet = self.supernet
         with self._stage("search") as progress:
             front = search(
-                supernet, self.task, self.space, self.costs, self.budget,
+                supernet, self.inputs.task, self.inputs.space, self.inputs.costs, self.inputs.budget,
                 n_trials=self.job.search.trials, seed=self.job.seed, workers=self._workers, ray_address=self._ray_address,
                 batch=self.job.search.batch, objectives=self.job.search.objectives,
                 log=self.folder.trials_file, resume=True, progress=progress,
@@ -133,11 +119,11 @@ class Pipeline:
     @property
     def chosen(self) -> FrontPoint:
         """The front point to finalize: within the budget, and fastest among those close to the most accurate if so preferred."""
-        best = self.front.best(self.budget)
+        best = self.front.best(self.inputs.budget)
         if self.job.choice.prefer == "most_accurate":
             return best
         floor = best.accuracy - self.job.choice.accuracy_drop
-        fit = [point for point in self.front.points if point.accuracy >= floor and self.budget.is_met(point.cost)]
+        fit = [point for point in self.front.points if point.accuracy >= floor and self.inputs.budget.is_met(point.cost)]
         return min(fit, key=lambda point: (point.cost.mean.latency_us, point.trial))
 
     @cached_property
@@ -147,7 +133,7 @@ class Pipeline:
         point, supernet = self.chosen, self.supernet
         with self._stage("finalize") as progress:
             final = finalize(
-                point, supernet, self.task, self.space, self.costs, self.budget,
+                point, supernet, self.inputs.task, self.inputs.space, self.inputs.costs, self.inputs.budget,
                 epochs=self.job.training.final_epochs, seed=self.job.seed, delta=self.job.choice.delta,
                 float_model=self.float_model,
                 float_accuracy=self.float_accuracy, progress=progress,
@@ -163,7 +149,7 @@ class Pipeline:
         final = self.final
         report = self.report()
         with self._stage("export"):
-            return export(final, self.folder.bundle, report=report.read_text(encoding="utf-8"), profile=self.profile)
+            return export(final, self.folder.bundle, report=report.read_text(encoding="utf-8"), profile=self.inputs.profile)
 
     def report(self) -> Path:
         """Write report.html from what the run has; it needs the final model."""
@@ -174,15 +160,15 @@ class Pipeline:
 
     @cached_property
     def baselines(self) -> tuple[Reference, ...]:
-        return uniform_baselines(self.supernet, self.task, self.space, self.costs)
+        return uniform_baselines(self.supernet, self.inputs.task, self.inputs.space, self.inputs.costs)
 
     def _report_data(self, final: FinalModel) -> ReportData:
         return ReportData(
             final=final,
             front=self.front,
             chosen_trial=self.chosen.trial,
-            header=self.profile.header,
-            inferences=self.costs.inferences(final.model.menu, final.shape),
+            header=self.inputs.profile.header,
+            inferences=self.inputs.costs.inferences(final.model.menu, final.shape),
             references=self.baselines,
             inputs=_shown_inputs(final),
             split="test",

@@ -4,46 +4,39 @@ import tomllib
 from pathlib import Path
 
 from hwsearch.errors import JobError, ProfileError
-from hwsearch.graph.network import Network
 from hwsearch.graph.space import load_space, network_for_space
 from hwsearch.hardware.profile import load_profile
-from hwsearch.pricing.cost_model import CostModel
 from hwsearch.pricing.feasibility import require_own_axes, require_reachable
-from hwsearch.service.job import Job, read_job
+from hwsearch.service.inputs import JobInputs
+from hwsearch.service.job import read_job
 
 
-def check_job(job: Job, ray_address: str | None = None) -> None:
-    """Raise the error of the first thing a job names that is missing or does not fit."""
-    profile = load_profile(job.profile)
-    require_own_axes(job.search.objectives, profile)
-    space = load_space(job.space, _network_of_task(job))
-    costs = CostModel(space.network, profile)
+def check_job(inputs: JobInputs, ray_address: str | None = None) -> None:
+    """Raise the error of the first thing a job names that is missing or does not fit; what it loads stays in `inputs`."""
+    require_own_axes(inputs.job.search.objectives, inputs.profile)
+    _check_network(inputs)
+    space, costs = inputs.space, inputs.costs
     for unit in space.units:
         for precision in unit.precisions:
             for name in unit.ops:
                 op = space.network[name]
                 own = precision if op.has_weights else precision.without_weights()
                 costs.op_price(op, own, own.weight_bits)
-    require_reachable(space, costs, job.budget.parse())
+    require_reachable(space, costs, inputs.budget)
     if ray_address is not None:
         from hwsearch.study.pool import check_address
 
         check_address(ray_address)
 
 
-def _network_of_task(job: Job) -> Network:
-    """The network that the task trains, which must be the one that the space was written for."""
-    from hwsearch.graph.capture import capture
-    from hwsearch.tasks.catalogue import load_task
-
-    task = load_task(job.task, data=job.data)
-    trained, expected = capture(task.model, task.example_input), network_for_space(job.space)
+def _check_network(inputs: JobInputs) -> None:
+    """The network that the task trains must be the one that the space was written for."""
+    job, trained, expected = inputs.job, inputs.captured.network, network_for_space(inputs.job.space)
     if trained.ops != expected.ops:
         raise JobError(
             f"A job's space must be written for its task's network, but {job.task} trains {trained.name} "
             f"({len(trained.ops)} operations) and {job.space} is for {expected.name} ({len(expected.ops)}); choose one that fits."
         )
-    return trained
 
 
 def check_path(path: Path) -> str:
@@ -66,7 +59,7 @@ def _check_folder(path: Path) -> str:
         Bundle(path).check_files()
         return "bundle, every file as its manifest says (hwsearch verify recomputes it)"
     if (path / "job.toml").exists():
-        check_job(read_job(path / "job.toml"))
+        check_job(JobInputs(read_job(path / "job.toml")))
         return "run folder"
     raise JobError(f"A folder to check must hold profile.toml, manifest.json or job.toml, but {path} holds none; give another.")
 
@@ -84,7 +77,7 @@ def _check_toml(path: Path) -> str:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise JobError(f"A file to check must be readable TOML, but {path} is not: {error}; mend it.") from None
     if "task" in record or "space" in record:
-        check_job(read_job(path))
+        check_job(JobInputs(read_job(path)))
         return "job"
     space = load_space(str(path), network_for_space(str(path)))
     return f"space, {len(space.units)} units over {len(space.network.ops)} operations"

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from hwsearch.errors import JobError
-from hwsearch.graph.capture import capture
+from hwsearch.graph.capture import capture_model
 from hwsearch.graph.space import load_space
 from hwsearch.hardware.profile import load_profile
 from hwsearch.pricing.cost_model import CostModel
@@ -26,9 +26,10 @@ def preview_front(
     torch.set_num_threads(1)  # with more, results depend on the machine's core count
     profile = load_profile(profile_name)
     task = load_task(task_name, data=data)
-    space = load_space(space_name, capture(task.model, task.example_input))
+    captured = capture_model(task.model, task.example_input)
+    space = load_space(space_name, captured.network)
     model = _trained(task, weights, seed)
-    return preview(task, space, CostModel(space.network, profile), float_model=model, seed=seed)
+    return preview(task, space, CostModel(space.network, profile), float_model=model, seed=seed, captured=captured)
 
 
 def _trained(task: Task, weights: Path | None, seed: int) -> torch.nn.Module:

@@ -13,6 +13,7 @@ import numpy as np
 from torch import nn
 
 from hwsearch.errors import InfeasibleBudget
+from hwsearch.graph.capture import Captured
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.precision import BitAssignment, Precision
 from hwsearch.graph.space import SearchSpace
@@ -164,17 +165,20 @@ def preview(
     float_model: nn.Module | None = None,
     seed: int = 0,
     n_points: int = 16,
+    captured: Captured | None = None,
     progress: Progress = silent,
 ) -> ParetoFront:
     """A front of static models in seconds: post-training quantization, sensitivities, integer programme; nothing is trained.
 
     Without `float_model` the task's model is trained in float first. `n_points` latencies are swept; what lies outside
-    the budget is left out. Accuracies are of the search split and rise with training: read them as an order, not a promise.
+    the budget is left out; `captured` spares a second export of a captured network. Accuracies are of the search split and
+    rise with training: read them as an order, not a promise.
     """
     limits = budget or Budget()
     require_reachable(space, costs, limits)
     trained = float_model or train_float(task, epochs=PREVIEW_FLOAT_EPOCHS, seed=seed)
-    bench = build(Material.of(untrained_supernet(task, space, trained, seed=seed), task, space))
+    supernet = untrained_supernet(task, space, trained, seed=seed, captured=captured)
+    bench = build(Material.of(supernet, task, space))
     total = sum(len(options) for options in probes(space).values()) + n_points
     known: dict[str, PathEvaluation] = {}
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.exporters.c_data import input_step_text
 from hwsearch.exporters.c_package import PackageNotes, package_includes, package_sources, write_c_package
@@ -21,28 +22,30 @@ from hwsearch.hardware.cost import Cost
 from hwsearch.hardware.header import read_header
 from hwsearch.hardware.profile import load_profile
 from hwsearch.integers.execute import run_entry, run_model
-from hwsearch.kernels.layout import BODIES, memory_plan
+from hwsearch.kernels.bodies.known import BODIES, bodies_for
+from hwsearch.kernels.layout import memory_plan
 from hwsearch.measuring.measure import measure
 from hwsearch.pricing.cost_model import CostModel
 
 SHIPPED = Path(__file__).parents[2] / "hardware_profiles"
 
 
-def _notes(model):
+HERE = {"x86_64": Isa.X86_64, "aarch64": Isa.ARMV8_A}.get(platform.machine(), Isa.ARMV7_M)
+"""The instruction set whose bodies this computer runs; one without any if it has none."""
+OWN = [Isa.ARMV7_M, *(body.isas[0] for body in BODIES.values() if body.isas)]
+"""An instruction set without bodies of its own, and one of each folder."""
+
+
+def _notes(model, isa):
     paths = tuple(
         Cost(latency_us=100.0003 * (index + 1), energy_uj=1.0, flash_bytes=1, ram_bytes=1) for index in range(len(model.entries))
     )
-    return PackageNotes(task="random images", device="a test", built_with="cc -O3", paths=paths, mean_limit_us=150.7)
-
-
-HERE = {"x86_64": "x86-64", "aarch64": "ARMv8-A"}.get(platform.machine(), "")
-"""The instruction set of this computer, by its bodies; empty if it has none."""
+    return PackageNotes(task="random images", device="a test", isa=isa, built_with="cc -O3", paths=paths, mean_limit_us=150.7)
 
 
 def _write(model, codes, folder, isa=HERE):
     folder.mkdir(exist_ok=True)
-    notes = dataclasses.replace(_notes(model), isa=isa)
-    write_c_package(model, folder, notes, inputs=codes, answers=run_model(model, codes))
+    write_c_package(model, folder, _notes(model, isa), inputs=codes, answers=run_model(model, codes))
     return folder
 
 
@@ -83,9 +86,8 @@ def test_flash_is_exact_where_kernels_share_the_compilers_functions(board, make_
     shutil.copytree(SHIPPED / board, tmp_path / board, ignore=shutil.ignore_patterns("ops.csv", "runs.jsonl"))
     measure(str(tmp_path / board), grid=make_works(model), workers=1)
     profile = load_profile(tmp_path / board)
-    package = EmulatedPackage(
-        _write(model, make_codes(4, 4), tmp_path / "c", profile.header.device.isa), model.network, profile.header
-    )
+    folder = _write(model, make_codes(4, 4), tmp_path / "c", profile.device.isa)
+    package = EmulatedPackage(folder, model.network, profile.header)
     (price,) = CostModel(model.network, profile).paths(model.menu)
     assert package.size().flash_bytes == price.flash_bytes
     assert package.size().ram_bytes + int(np.prod(model.network.input_shape)) == price.ram_bytes
@@ -168,7 +170,7 @@ def test_the_cmake_project_builds_and_passes_its_test(make_model, make_codes, tm
     subprocess.run(["ctest", "--test-dir", str(tmp_path / "b")], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("isa", ["", *BODIES])
+@pytest.mark.parametrize("isa", OWN)
 def test_c_has_no_decimal_floats_and_no_libc_but_string(isa, make_model, make_codes, tmp_path):
     folder = _write(make_model("gate"), make_codes(20, 4), tmp_path / "c", isa)
     for path in folder.rglob("*.[ch]"):
@@ -181,10 +183,10 @@ def test_c_has_no_decimal_floats_and_no_libc_but_string(isa, make_model, make_co
         assert set(re.findall(r"#include <(.*)>", text)) <= {"stdint.h", "string.h"} | own, path
 
 
-@pytest.mark.parametrize("isa", ["", *BODIES])
+@pytest.mark.parametrize("isa", OWN)
 def test_a_package_has_the_bodies_of_its_own_core_and_the_portable_ones_alone(isa, make_model, make_codes, tmp_path):
     folder = _write(make_model("cascade"), make_codes(20, 4), tmp_path / "c", isa)
-    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"kernels", "portable", BODIES.get(isa, "portable")}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"kernels", *(body.folder for body in bodies_for(isa))}
     included = {name for unit in (folder / "kernels").iterdir() for name in re.findall(r'#include "(.*)"', unit.read_text())}
     sources = {path.relative_to(folder) for path in folder.glob("*/hw_*.c") if path.parent.name != "kernels"}
     assert included == {path.as_posix() for path in sources}
@@ -192,15 +194,16 @@ def test_a_package_has_the_bodies_of_its_own_core_and_the_portable_ones_alone(is
 
 def test_a_package_for_one_core_has_memory_for_its_bodies_and_runs_portable_ones_elsewhere(make_model, make_codes, tmp_path):
     model, codes = make_model("cascade"), make_codes(20, 4)
-    (tmp_path / "c").mkdir()
-    notes = dataclasses.replace(_notes(model), isa="ARMv7E-M")
-    program = write_c_package(model, tmp_path / "c", notes, inputs=codes, answers=run_model(model, codes))
-    assert program.arena_bytes == plan_program(model, "ARMv7E-M").arena_bytes
-    assert all("#define HW_BODIES 1 /* cortex_m */\n" in path.read_text() for path in (tmp_path / "c/kernels").iterdir())
-    assert _self_test(tmp_path / "c", tmp_path) == 0
+    folder = tmp_path / "c"
+    folder.mkdir()
+    notes = _notes(model, Isa.ARMV7E_M)
+    program = write_c_package(model, folder, notes, inputs=codes, answers=run_model(model, codes))
+    assert program.arena_bytes == plan_program(model, Isa.ARMV7E_M).arena_bytes
+    assert all("#define HW_BODIES 1 /* cortex_m */\n" in path.read_text() for path in (folder / "kernels").iterdir())
+    assert _self_test(folder, tmp_path) == 0
 
 
-@pytest.mark.parametrize(("isa", "takes"), [("", False), ("x86-64", True), ("ARMv7E-M", False)])
+@pytest.mark.parametrize(("isa", "takes"), [(Isa.X86_64, True), (Isa.ARMV7E_M, False), (Isa.ARMV7_M, False)])
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="asks which bodies an x86-64 computer takes")
 def test_only_packages_for_it_take_an_x86_body(isa, takes, make_model, make_codes, tmp_path):
     folder, out = _write(make_model("static"), make_codes(20, 4), tmp_path / "c", isa), tmp_path / "model.so"
@@ -234,7 +237,7 @@ def test_weights_are_stored_once_and_constants_of_a_step_lie_in_one_table(make_m
 
 def test_tensors_alive_together_never_share_bytes(make_model):
     """Walks the program's own offsets: what a step writes overlaps nothing that is still to be read."""
-    program = plan_program(make_model("exit"))
+    program = plan_program(make_model("exit"), Isa.ARMV7E_M)
     steps = [step for segment in program.segments for step in segment.steps]
     spans = [(step.output, step.output + _bytes(step)) for step in steps]
     last = {
@@ -255,8 +258,8 @@ def _bytes(step):
 def test_the_arena_of_a_cascade_is_that_of_its_hungriest_entry(make_model):
     model = make_model("cascade")
     runs = zip(model.menu.runs(model.network), model.menu.entries, strict=True)
-    arenas = [memory_plan(model.network, ops, entry.assignment).arena_bytes for ops, entry in runs]
-    assert plan_program(model).arena_bytes == max(arenas)
+    arenas = [memory_plan(model.network, ops, entry.assignment, Isa.ARMV7E_M).arena_bytes for ops, entry in runs]
+    assert plan_program(model, Isa.ARMV7E_M).arena_bytes == max(arenas)
 
 
 def test_the_input_step_is_written_exactly():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.graph.capture import capture
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.op import Op
@@ -91,7 +92,7 @@ def supernet(task: Task, space: SearchSpace, float_model: nn.Module) -> Supernet
 
 HEADER = ProfileHeader(
     schema=1,
-    device=Device(name="formula", isa="-", core="-", clock_hz=10**6, flash_bytes=2**20, ram_bytes=2**18, supply="-"),
+    device=Device(name="formula", isa=Isa.ARMV7E_M, core="-", clock_hz=10**6, flash_bytes=2**20, ram_bytes=2**18, supply="-"),
     counter=Counter(unit="cycles"),
     power=Power(active_mw=10.0, source="formula"),
     library=Library(kernel_library="formula", version="1", compiler="-", flags="-"),

@@ -1,4 +1,4 @@
-"""Gates alone, on random prices: they end, they never lose a met limit, and they find the optimum where it can be enumerated."""
+"""Bit gates alone, on random prices: they end, they never lose a met limit, and they find the optimum where it is enumerable."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwsearch.errors import InfeasibleBudget
 from hwsearch.finalizer import cgmq
-from hwsearch.finalizer.cgmq import Chain, Gates, Levels, Option, Rule, price_chain
+from hwsearch.finalizer.cgmq import BitGates, Chain, Levels, Option, Rule, price_chain
 from hwsearch.graph.precision import Precision
 
 WIDTHS = [Precision(w, a) for w in (2, 4, 8) for a in (2, 4, 8)]
@@ -104,7 +104,7 @@ def additive(chains: list[Chain], limit: float) -> cgmq.Excess:
     return excess
 
 
-def climbed(chains: list[Chain], limit: float, saliency: list[float], levels: list[int]) -> Gates:
+def climbed(chains: list[Chain], limit: float, saliency: list[float], levels: list[int]) -> BitGates:
     excess = additive(chains, limit)
     gates = cgmq.start(chains, np.array([levels]), excess)
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""Gates and weights together on a tiny network: what the probe sees, that limits hold, that nothing is random."""
+"""BitGates and weights together on a tiny network: what the probe sees, that limits hold, that nothing is random."""
 
 import copy
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from torch import nn
 from hwsearch.finalizer import cgmq
 from hwsearch.finalizer.cgmq import Chain, Option, Rule
 from hwsearch.finalizer.finetune import teacher_of
-from hwsearch.finalizer.gated_training import GatedRun, GatedTraining, GateSchedule, SaliencyProbe
+from hwsearch.finalizer.gated_training import BitGateSchedule, GatedRun, GatedTraining, SaliencyProbe
 from hwsearch.finalizer.limits import Problem, choice_of, choices_of, find_floor, limits_of
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind
 from hwsearch.graph.network import Network
@@ -54,8 +54,8 @@ def make_run(
     supernet: Supernet,
     float_model: nn.Module,
     point_of: Callable[..., FrontPoint],
-) -> Callable[..., tuple[GatedRun, cgmq.Gates]]:
-    def make(budget_share: float, schedule: GateSchedule) -> tuple[GatedRun, cgmq.Gates]:
+) -> Callable[..., tuple[GatedRun, cgmq.BitGates]]:
+    def make(budget_share: float, schedule: BitGateSchedule) -> tuple[GatedRun, cgmq.BitGates]:
         point = point_of(PolicyKind.CASCADE, "w4a4", "w8a8")
         budget = Budget(latency_us=budget_share * point.cost.worst.latency_us)
         problem = Problem(menu=point.menu, shape=point.shape, space=space, costs=costs, budget=budget)
@@ -74,7 +74,7 @@ def make_run(
 
 @pytest.mark.parametrize("rule", list(Rule))
 def test_training_ends_within_the_limits_whatever_the_rule(make_run: Callable, rule: Rule) -> None:
-    run, gates = make_run(0.7, GateSchedule(rule=rule, warm_steps=1, rest_steps=1))
+    run, gates = make_run(0.7, BitGateSchedule(rule=rule, warm_steps=1, rest_steps=1))
     assert (run.excess(gates.levels) > 0).any()
     moved, _ = GatedTraining(run, epochs=2, seed=0, progress=silent).move_gates(gates)
     assert (run.excess(moved.levels) <= 0).all()
@@ -82,7 +82,7 @@ def test_training_ends_within_the_limits_whatever_the_rule(make_run: Callable, r
 
 
 def test_limits_are_met_even_if_there_is_no_time_to_train(make_run: Callable) -> None:
-    run, gates = make_run(0.7, GateSchedule())
+    run, gates = make_run(0.7, BitGateSchedule())
     moved, fell = GatedTraining(run, epochs=0, seed=0, progress=silent).move_gates(gates)
     assert (run.excess(moved.levels) <= 0).all()
     assert 0 < fell <= cgmq.termination_bound(gates)
@@ -91,7 +91,7 @@ def test_limits_are_met_even_if_there_is_no_time_to_train(make_run: Callable) ->
 def test_the_same_seed_gives_the_same_gates_and_weights(make_run: Callable) -> None:
     results = []
     for seed in (3, 3, 4):
-        run, gates = make_run(0.8, GateSchedule(warm_steps=1, rest_steps=1))
+        run, gates = make_run(0.8, BitGateSchedule(warm_steps=1, rest_steps=1))
         training = GatedTraining(run, epochs=2, seed=seed, progress=silent)
         moved, _ = training.move_gates(gates)
         training.tune(moved)
@@ -103,7 +103,7 @@ def test_the_same_seed_gives_the_same_gates_and_weights(make_run: Callable) -> N
 
 def test_each_epoch_is_told_once(make_run: Callable) -> None:
     told: list[tuple[int, int]] = []
-    run, gates = make_run(0.9, GateSchedule())
+    run, gates = make_run(0.9, BitGateSchedule())
     training = GatedTraining(run, epochs=3, seed=0, progress=lambda done, total, note="": told.append((done, total)))
     moved, _ = training.move_gates(gates)
     training.tune(moved)
@@ -112,7 +112,7 @@ def test_each_epoch_is_told_once(make_run: Callable) -> None:
 
 def test_the_probe_separates_columns_that_share_weights(make_run: Callable, task: Task, space: SearchSpace) -> None:
     """A column's saliency is the gradient of its own loss, though both columns' gradients add up in the same weights."""
-    run, gates = make_run(1.0, GateSchedule(rule=Rule.GRAD, memory=0.0))
+    run, gates = make_run(1.0, BitGateSchedule(rule=Rule.GRAD, memory=0.0))
     units = [chain.unit for chain in gates.chains]
     probe = SaliencyProbe(run, units, 2)
     choices = choices_of(gates.chains, gates.levels, run.fixed)
@@ -148,7 +148,7 @@ def test_a_unit_without_weights_is_judged_by_the_codes_it_reads(task: Task) -> N
     run = GatedRun(
         supernet=supernet.train(), task=task, space=space, menu=menu, fixed=choice_of(space, menu.entries[0].assignment),
         excess=lambda levels: np.zeros(len(levels)), teacher=lambda images: images,
-        schedule=GateSchedule(rule=Rule.GRAD, memory=0.0),
+        schedule=BitGateSchedule(rule=Rule.GRAD, memory=0.0),
     )  # fmt: skip
     probe = SaliencyProbe(run, ["pool"], 1)
 

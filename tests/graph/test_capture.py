@@ -1,6 +1,8 @@
 """What is captured computes what the module computes; what integer kernels cannot compute is refused by name."""
 
+import copy
 import warnings
+from dataclasses import fields
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 
 from hwsearch.errors import NetworkError
 from hwsearch.graph.aten import OpParameters
-from hwsearch.graph.capture import Captured, capture, capture_parameters
+from hwsearch.graph.capture import Captured, capture, capture_model
 from hwsearch.graph.network import INPUT, Network
 from hwsearch.graph.op import Activation, Op, OpKind
 from hwsearch.tasks.networks import REFERENCE_NETWORKS
@@ -22,17 +24,18 @@ ACTIVATIONS = {
 }
 
 
-def run(captured: Captured, images: Tensor) -> Tensor:
-    """Evaluate a captured network in float, operation by operation."""
+def run(captured: Captured, model: nn.Module, images: Tensor) -> Tensor:
+    """Evaluate a captured network in float, operation by operation, with the parameters that the model has now."""
+    parameters = captured.parameters_of(model)
     tensors = {INPUT: images}
     for op in captured.network.ops:
         sources = [tensors[name].reshape(len(images), *op.in_shape) for name in op.inputs]
-        out = run_op(op, sources, captured.parameters.get(op.name))
+        out = run_op(op, sources, parameters.get(op.name))
         tensors[op.name] = ACTIVATIONS[op.activation](out).reshape(len(images), *op.out_shape)
     return tensors[captured.network.output.name].flatten(1)
 
 
-def run_op(op: Op, sources: list[Tensor], own: OpParameters | None) -> Tensor:
+def run_op(op: Op, sources: list[Tensor], own: OpParameters[Tensor] | None) -> Tensor:
     x = sources[0]
     if op.kind is OpKind.ADD:
         return x + sources[1]
@@ -65,9 +68,9 @@ def shaken(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def assert_same_function(model: nn.Module, shape: tuple[int, ...]) -> Captured:
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
-    captured = capture_parameters(model, images[:1])
+    captured = capture_model(model, images[:1])
     with torch.no_grad():
-        torch.testing.assert_close(run(captured, images), model(images).flatten(1), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(run(captured, model, images), model(images).flatten(1), rtol=1e-4, atol=1e-4)
     return captured
 
 
@@ -75,7 +78,7 @@ def assert_same_function(model: nn.Module, shape: tuple[int, ...]) -> Captured:
 def test_every_reference_network_is_captured_as_it_computes(name: str) -> None:
     reference = REFERENCE_NETWORKS[name]
     captured = assert_same_function(shaken(reference.build()), reference.input_shape)
-    assert set(captured.parameters) == {op.name for op in captured.network.ops if op.has_weights}
+    assert set(captured.sources) == {op.name for op in captured.network.ops if op.has_weights}
     assert captured.network.output.out_shape == (reference.classes,)
 
 
@@ -105,8 +108,8 @@ def test_capture_leaves_the_model_as_it_was() -> None:
 
 def test_captured_parameters_are_copies() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    captured = capture_parameters(model, torch.zeros(1, 1, 2, 2))
-    captured.parameters["1"].weight.zero_()
+    captured = capture_model(model, torch.zeros(1, 1, 2, 2))
+    captured.parameters_of(model)["1"].weight.zero_()
     assert all(parameter.abs().sum() > 0 for parameter in model.parameters())
 
 
@@ -229,6 +232,89 @@ def test_what_the_output_does_not_need_is_left_out() -> None:
             return out
 
     assert [op.name for op in capture(Unused(), torch.zeros(1, 1, 2, 2)).ops] == ["fc"]
+
+
+# --- parameters of a model that was trained since ---------------------------------------------------------------------
+
+
+class Constants(nn.Module):
+    """Weights that are no parameters: a buffer, one that is not saved, and plain tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.plain, self.listed = torch.randn(6, 4, 3, 3, generator=generator), [torch.randn(5, 96, generator=generator)]
+        self.register_buffer("saved", torch.randn(6, generator=generator))
+        self.register_buffer("unsaved", torch.randn(3, 5, generator=generator), persistent=False)
+        self.norm = nn.BatchNorm2d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(F.conv2d(x, self.plain, self.saved))
+        return F.linear(F.relu(F.linear(y.flatten(1), self.listed[0])), self.unsaved)
+
+
+class Twice(nn.Module):
+    """A bias that two layers share; each operation stores its own copy of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(144, 4), nn.Linear(4, 4)
+        self.last.bias = self.first.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(F.relu(self.first(x.flatten(1))))
+        return out
+
+
+def references() -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
+    return {name: (reference.build(), reference.input_shape) for name, reference in REFERENCE_NETWORKS.items()}
+
+
+KEPT: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    **references(),
+    **{name: (model, (4, 6, 6)) for name, model in VARIANTS.items()},
+    "a skip connection": (Branches(), (2, 5, 5)),
+    "in place": (InPlace(), (2, 5, 5)),
+    "modules called twice": (Reused(), (1, 12, 12)),
+    "constants": (Constants(), (4, 6, 6)),
+    "a shared bias": (Twice(), (4, 6, 6)),
+    "64 bits": (nn.Sequential(nn.Flatten(), nn.Linear(144, 3)).double(), (4, 6, 6)),
+}
+
+
+def retrained(model: nn.Module) -> nn.Module:
+    """Every parameter and buffer of a copy of the model is another."""
+    trained, generator = copy.deepcopy(model), torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for tensor in (*trained.parameters(), *trained.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+    return trained.eval()
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_parameters_of_a_trained_model_are_read_without_another_export(name: str) -> None:
+    model, shape = KEPT[name]
+    example = torch.zeros(1, *shape)
+    once, trained = capture_model(model, example), retrained(model)
+    again = capture_model(trained, example)
+    assert again.network.ops == once.network.ops
+    found, wanted = once.parameters_of(trained), again.parameters_of(trained)
+    assert found.keys() == wanted.keys()
+    for op in found:
+        for field in fields(OpParameters):
+            one, other = getattr(found[op], field.name), getattr(wanted[op], field.name)
+            assert torch.equal(one, other) if isinstance(one, Tensor) else one == other, (op, field.name)
+            assert not isinstance(one, Tensor) or one.dtype is torch.float32
+    images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(run(once, trained, images), trained.float()(images).flatten(1), rtol=1e-4, atol=1e-3)
+
+
+def test_a_model_of_other_tensors_is_refused() -> None:
+    captured = capture_model(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.zeros(1, 1, 2, 2))
+    with pytest.raises(NetworkError, match=r"has no 1\.weight; give the captured model or one trained from it"):
+        captured.parameters_of(nn.Linear(4, 2))
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

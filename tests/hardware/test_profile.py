@@ -30,7 +30,7 @@ DATA = Path(__file__).parents[1] / "data"
 HEADER = """schema = 1
 [device]
 name = "Test board"
-isa = "armv7e-m"
+isa = "ARMv7E-M"
 core = "Cortex-M4F"
 clock_hz = 100_000_000
 flash_bytes = 1048576
@@ -149,6 +149,11 @@ def test_a_changed_clock_contradicts_a_table_that_states_latencies(folder: Path)
             r"'counter\.unit' .* be 'cycles' or 'ns'\), but .*toml, line \d+ has 'kcycles'",
         ),
         ("clock_hz = 100_000_000", 'clock_hz = "100 MHz"', r"'device\.clock_hz' must be right .*line \d+ has '100 MHz'"),
+        (
+            'isa = "ARMv7E-M"',
+            'isa = "armv7e-m"',
+            r"'device\.isa' .* be 'ARMv6-M', .* or 'x86-64'\), but .*line \d+ has 'armv7e-m'",
+        ),
         ('supply = "1.8 V"', "", r"must have the key 'device\.supply'"),
         ("active_mw", "activ_mw", r"must have the key 'power\.active_mw'"),
         ("schema = 1", "schema = 9", r"'schema' must be right \(Input should be 1\), but .* has 9"),

@@ -1,16 +1,23 @@
 """Tiles cover every output once, keep to their memory, and match sizes worked out by hand."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.resources import files
+from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.graph.op import Op, OpKind
-from hwsearch.graph.precision import Precision
-from hwsearch.kernels.bodies.cortex_m import depthwise_streams, polynomials, strips
+from hwsearch.graph.precision import Precision, kernel_precision
+from hwsearch.kernels.bodies.cortex_m import depthwise_streams, strips
 from hwsearch.kernels.bodies.cortex_m0 import blocks
+from hwsearch.kernels.bodies.cortex_m_polynomials import polynomials
+from hwsearch.kernels.bodies.known import BODIES, bodies_for
 from hwsearch.kernels.bodies.portable import (
     QUAD,
     TILE_BYTES,
@@ -19,6 +26,7 @@ from hwsearch.kernels.bodies.portable import (
     depthwise_stretches,
     filters_per_block,
 )
+from hwsearch.kernels.catalogue import C_FOLDER
 from hwsearch.kernels.layout import scratch_bytes
 
 
@@ -31,6 +39,7 @@ def conv(channels: int, filters: int, height: int, width: int, kernel: int = 3, 
     )  # fmt: skip
 
 
+BARE = ("-ffreestanding", f"-isystem{files('hwsearch.emulation') / 'freestanding'}")
 SHAPES = st.tuples(st.integers(1, 300), st.integers(1, 8), st.integers(1, 40), st.integers(1, 40))
 
 
@@ -76,14 +85,92 @@ def test_rows_of_a_picture_match_sizes_worked_out_by_hand() -> None:
     assert cut.scratch_bytes() == 34 * 400 + 8 * 32 + stretches + 4 + staged + spread
 
 
-def test_scratch_is_that_of_the_cores_own_bodies_and_the_portable_one() -> None:
+def test_scratch_is_the_portable_ones_or_that_of_the_cores_own_bodies() -> None:
     op, precision = conv(32, 32, 8, 8), Precision(8, 8)
-    m4, m0, every = (scratch_bytes(op, precision, isa) for isa in ("ARMv7E-M", "ARMv6-M", ""))
     portable, block, strip = (
         cut.scratch_bytes() for cut in (convolution_tiling(op), blocks(op, precision), strips(op, precision))
     )
-    assert (m4, m0, every) == (max(portable, strip), max(portable, block), max(portable, block, strip))
-    assert m4 < every
+    assert scratch_bytes(op, precision, Isa.ARMV7E_M) == max(portable, strip)
+    assert scratch_bytes(op, precision, Isa.ARMV6_M) == max(portable, block)
+    assert {scratch_bytes(op, precision, isa) for isa in (Isa.RV32IMC, Isa.X86_64, Isa.ARMV8_A, Isa.ARMV7_M)} == {portable}
+    assert portable < min(strip, block)
+
+
+def test_scratch_covers_tiles_of_every_shape() -> None:
+    precision = Precision(8, 8)
+    for channels, side, size in product((1, 3, 16, 200), (1, 4, 7, 33), (1, 3, 5)):
+        op = replace(conv(channels, 8, side + size, side + size, size), padding=(0, 0), out_shape=(8, side + 1, side + 1))
+        tiling = convolution_tiling(op)
+        assert 0 < tiling.columns <= tiling.out_w
+        for isa, own in ((Isa.ARMV7E_M, strips(op, precision)), (Isa.ARMV6_M, blocks(op, precision))):
+            assert scratch_bytes(op, precision, isa) == max(tiling.scratch_bytes(), own.scratch_bytes())
+
+
+@pytest.mark.parametrize("kind", [OpKind.ADD, OpKind.MAX_POOL, OpKind.AVG_POOL, OpKind.REQUANTIZE, OpKind.ARGMAX])
+@pytest.mark.parametrize("isa", Isa)
+def test_operations_without_weights_take_no_working_memory(kind: OpKind, isa: Isa) -> None:
+    assert scratch_bytes(replace(conv(8, 8, 6, 6), kind=kind), Precision(0, 8), isa) == 0
+
+
+def test_linear_operations_match_sizes_worked_out_by_hand() -> None:
+    """100 inputs are 4 words of 32 codes, 7 of 16 (a vector), 13 of 8, 25 of 4; 3 whole stretches of 32."""
+    op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(100,), out_shape=(10,))
+    sizes = {
+        "portable": {"w1a2": 128, "w1a8": 256, "w2a2": 112, "w2a8": 224, "w3a3": 208, "w4a4": 208, "w8a8": 200},
+        "riscv": {"w1a2": 192, "w1a8": 256, "w2a2": 192, "w2a8": 224, "w3a3": 192, "w4a4": 208, "w8a8": 0},
+        "cortex_m": {"w1a2": 288, "w3a3": 288, "w4a4": 224, "w8a8": 224},
+        "x86": {"w1a2": 224, "w8a8": 224},
+        "neon": {"w1a2": 96, "w8a8": 96},
+    }
+    for folder, expected in sizes.items():
+        scratch = BODIES[folder].scratch[OpKind.LINEAR]
+        assert expected == {text: scratch(op, Precision.parse(text)) for text in expected}, folder
+
+
+def test_every_folder_of_bodies_is_known_by_its_name_and_number() -> None:
+    folders = {path.name for path in C_FOLDER.iterdir() if path.is_dir()}
+    assert folders == {*BODIES} == {body.folder for body in BODIES.values()}
+    assert [body.number for body in BODIES.values()] == list(range(len(BODIES)))
+    claimed = [isa for body in BODIES.values() for isa in body.isas]
+    assert len(claimed) == len({*claimed})
+
+
+THUMB = ("-target", "thumb-freestanding-eabi")
+TARGETS = {
+    Isa.ARMV6_M: (*THUMB, "-mcpu=cortex_m0plus"),
+    Isa.ARMV7_M: (*THUMB, "-mcpu=cortex_m3"),
+    Isa.ARMV7E_M: (*THUMB, "-mcpu=cortex_m4"),
+    Isa.ARMV8_M_BASELINE: (*THUMB, "-mcpu=cortex_m23"),
+    Isa.ARMV8_M_MAINLINE: (*THUMB, "-mcpu=cortex_m33-dsp"),
+    Isa.ARMV8_M_MAINLINE_DSP: (*THUMB, "-mcpu=cortex_m33+dsp"),
+    Isa.ARMV8_A: ("-target", "aarch64-freestanding"),
+    Isa.RV32IMC: ("-target", "riscv32-freestanding", "-mcpu=generic_rv32+m+c"),
+    Isa.RV32IMAC: ("-target", "riscv32-freestanding", "-mcpu=generic_rv32+m+a+c"),
+    Isa.X86_64: ("-target", "x86_64-freestanding"),
+}
+"""What a compiler is told for each instruction set."""
+
+
+@pytest.mark.parametrize("isa", Isa)
+def test_the_c_takes_the_bodies_that_an_instruction_set_is_said_to_have(isa: Isa) -> None:
+    own = [body for body in BODIES.values() if body.number]
+    asks = "".join(f"#ifdef HW_{body.folder.upper()}\n{body.folder} is taken\n#endif\n" for body in own)
+    command = [sys.executable, "-m", "ziglang", "cc", "-E", "-x", "c", "-", *TARGETS[isa], *BARE, f"-I{C_FOLDER}"]
+    text = f'#include "portable/hw_portable.h"\n{asks}'
+    answer = subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+    assert [body.folder for body in own if f"{body.folder} is taken" in answer.splitlines()] == [
+        body.folder for body in bodies_for(isa) if body.number
+    ]
+
+
+def test_loops_have_turns_of_every_shape() -> None:
+    """A shape enters some loop of each body that counts its kind, whatever way it is taken, and no loop less than never."""
+    for body in BODIES.values():
+        for kind, loops in body.loops.items():
+            for stride, width in product((1, 2), (1, 2, 4, 8)):
+                op = replace(conv(12, 12, 13, 14, 3, stride), kind=kind, groups=12 if kind is OpKind.DEPTHWISE_CONV2D else 1)
+                turns = loops(op, kernel_precision(Precision(width if op.has_weights else 0, width)), width)
+                assert any(turns.values()) and min(turns.values()) >= 0, (body.folder, kind)
 
 
 def test_odd_widths_and_narrow_codes_have_places_for_missing_channels() -> None:

@@ -6,24 +6,20 @@ from functools import cache
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
-from hwsearch.emulation.emulator import EmulatedCore
 from hwsearch.emulation.flash import NO_WAIT
+from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
-from hwsearch.integers.op_kinds import run_op
-from hwsearch.kernels.bodies.cortex_m import depthwise_streams, polynomials, strips
-from hwsearch.kernels.bodies.portable import depthwise_stretches
-from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.bodies.cortex_m_polynomials import polynomials
+from hwsearch.kernels.catalogue import ALL_PRECISIONS, C_FOLDER, WIDTHS, kernel
 from hwsearch.kernels.loops.__main__ import FILES, text_of
 from hwsearch.measuring.targets.emulator import EmulatorTarget
-
-GUARD, FILL = 64, 0xA5
+from tests.kernels.guarded import expected, least_scratch_bytes, on_core
 
 
 @cache
@@ -31,64 +27,11 @@ def target() -> EmulatorTarget:
     return EmulatorTarget(flash=NO_WAIT, compiler=find_compiler(CORTEX_M4.build_target), watch_alignment=True)
 
 
-def by_reference(case: Case) -> bytes:
-    inputs = [codes[None] for codes in case.inputs]
-    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
-
-
-class Guarded:
-    """Places data in an emulated core's RAM between guards that must stay as they are."""
-
-    def __init__(self, core: EmulatedCore) -> None:
-        core.release()
-        self.core, self.places = core, list[tuple[int, int]]()
-
-    def place(self, data: bytes) -> int:
-        padding = -len(data) % 4
-        address = self.core.place(bytes([FILL]) * GUARD + data + bytes([FILL]) * (GUARD + padding)) + GUARD
-        self.places.append((address, len(data)))
-        return address
-
-    def table(self, values: NDArray[np.int32]) -> int:
-        return self.place(values.astype("<i4").tobytes()) if values.size else 0
-
-    def hold(self) -> bool:
-        guards = [self.core.read(a - GUARD, GUARD) + self.core.read(a + size, GUARD) for a, size in self.places]
-        return all(set(guard) == {FILL} for guard in guards)
-
-
-def own_scratch_bytes(op: Op, precision: Precision) -> int:
-    """What the core's own bodies need: `scratch_bytes` counts the portable one too, which would hide a size that is wrong."""
-    if op.kind is OpKind.CONV2D:
-        return max(cut.scratch_bytes() for cut in (polynomials(op, precision), strips(op, precision)) if cut)
-    if op.kind is OpKind.DEPTHWISE_CONV2D:  # other kernels and logits go by stretches, as the portable body does
-        return max(cut.scratch_bytes() for cut in (depthwise_streams(op, precision), depthwise_stretches(op)) if cut)
-    return scratch_bytes(op, precision, "ARMv7E-M")
-
-
-def by_emulator(case: Case) -> bytes:
-    core = target().holding(kernel(case.op, case.precision))
-    memory, constants = Guarded(core), case.constants
-    inputs = [memory.place(codes.tobytes()) for codes in case.inputs]
-    output = memory.place(bytes([FILL]) * case.output_bytes)
-    pointers: dict[str, int | tuple[int, int]] = {
-        "input": (inputs[0], inputs[-1]),
-        "output": output,
-        "weights": memory.place(pack_weights(case.op, case.stored)) if case.stored else 0,
-        "bias": memory.table(constants.bias),
-        "multiplier": memory.table(constants.multiplier),
-        "shift": memory.table(constants.shift),
-        "scratch": memory.place(bytes([FILL]) * own_scratch_bytes(case.op, case.precision)),
-    }
-    record = memory.place(op_bytes(32, arguments(case.op, case.precision, case.stored_bits, constants), pointers))
-    core.call(kernel(case.op, case.precision).symbol, record)
-    assert memory.hold(), f"wrote outside its buffers: {case.op} {case.precision}"
-    assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
-    return core.read(output, case.output_bytes)
-
-
 def agrees(case: Case) -> bool:
-    return by_emulator(case) == by_reference(case)
+    core = target().holding(kernel(case.op, case.precision))
+    found = on_core(core, case, least_scratch_bytes(case.op, case.precision, Isa.ARMV7E_M))
+    assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
+    return found == expected(case)
 
 
 def varied(case: Case, seed: int) -> Case:

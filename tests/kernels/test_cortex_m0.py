@@ -9,18 +9,18 @@ import pytest
 
 from hwsearch.emulation.cores.cortex_m0plus import CORTEX_M0PLUS
 from hwsearch.emulation.flash import NO_WAIT
+from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
 from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
-from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.bodies.cortex_m0 import fields_and_limit
-from hwsearch.kernels.catalogue import C_FOLDER, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.catalogue import C_FOLDER, kernel
 from hwsearch.kernels.loops.__main__ import M0_FILES, text_of
 from hwsearch.measuring.targets.emulator import EmulatorTarget
+from tests.kernels.guarded import expected, least_scratch_bytes, on_core
 
-GUARD = bytes([0xA5]) * 64
 GEOMETRY = tuple[tuple[int, int, int], int, tuple[int, int], tuple[int, int], tuple[int, int], int]
 GEOMETRIES: tuple[GEOMETRY, ...] = (  # input, outputs, kernel, stride, padding, groups
     ((16, 7, 9), 7, (3, 3), (1, 1), (1, 1), 1),
@@ -66,28 +66,11 @@ def target() -> EmulatorTarget:
 
 
 def agrees(case: Case) -> bool:
-    """Whether a call computes the reference, touching no word at an odd place and no byte behind its buffers."""
-    function = kernel(case.op, case.precision)
-    core, constants = target().holding(function), case.constants
-    core.release()
-
-    def place(data: bytes) -> int:
-        return core.place(data + bytes(-len(data) % 4) + GUARD) if data else 0
-
-    scratch = scratch_bytes(case.op, case.precision, "ARMv6-M")
-    inputs = [place(codes.tobytes()) for codes in case.inputs]
-    output, working = place(bytes(case.output_bytes)), place(bytes([0xA5]) * scratch)
-    tables = {name: place(getattr(constants, name).astype("<i4").tobytes()) for name in ("bias", "multiplier", "shift")}
-    weights = place(pack_weights(case.op, case.stored)) if case.stored else 0
-    pointers = {"input": (inputs[0], inputs[-1]), "output": output, "weights": weights, "scratch": working, **tables}
-    values = arguments(case.op, case.precision, case.stored_bits, constants)
-    core.call(function.symbol, place(op_bytes(32, values, pointers)))
-    ends = (output + -(-case.output_bytes // 4) * 4, working + -(-scratch // 4) * 4 if scratch else inputs[0] + len(GUARD))
-    behind = [core.read(end, len(GUARD)) == GUARD for end in ends[: 2 if scratch else 1]]
-    expected = run_op(case.op, case.precision, [codes[None] for codes in case.inputs], case.stored, constants)
-    assert all(behind), f"wrote behind its buffers: {case.op} {case.precision}"
+    """Whether a call computes the reference, touching no word at an odd place and no byte around its buffers."""
+    core = target().holding(kernel(case.op, case.precision))
+    found = on_core(core, case, least_scratch_bytes(case.op, case.precision, Isa.ARMV6_M))
     assert core.last.unaligned == 0, f"accessed words at odd places: {case.op} {case.precision}"
-    return core.read(output, case.output_bytes) == expected.tobytes()
+    return found == expected(case)
 
 
 def varied(case: Case, seed: int) -> Case:

@@ -11,77 +11,33 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from hwsearch.emulation.build_target import LINUX_TARGETS
 from hwsearch.emulation.cores.cortex_a72 import CORTEX_A72
 from hwsearch.emulation.emulator import EmulatedCore
 from hwsearch.emulation.flash import NO_WAIT
+from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.single_issue import SingleIssue
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
 from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
-from hwsearch.integers.op_kinds import run_op
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
     WIDTHS,
     all_kernels,
-    arguments,
     kernel,
-    op_bytes,
-    pack_weights,
-    scratch_bytes,
 )
 from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
 from hwsearch.measuring.targets.ssh import _timing_program
+from tests.kernels.guarded import Arena, expected, least_scratch_bytes, on_core
 
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
-GUARD, FILL, REPEATS = bytes([0xA5]) * 64, 0xA5, 3
+REPEATS = 3
 
 Board = Callable[[Case], bytes]
 """Runs a call and gives what it wrote."""
-
-
-class Arena:
-    """A call's data from address `start` on: what is read, then output and scratch memory between guards."""
-
-    def __init__(self, case: Case, start: int) -> None:
-        constants = case.constants
-        self.data, self._start = bytearray(64), start
-        inputs = [self._place(codes.tobytes()) for codes in case.inputs]
-        read: dict[str, int | tuple[int, int]] = {
-            "input": (inputs[0], inputs[-1]),
-            "weights": self._place(pack_weights(case.op, case.stored)) if case.stored else 0,
-            **{name: self._table(getattr(constants, name)) for name in ("bias", "multiplier", "shift")},
-        }
-        values = arguments(case.op, case.precision, case.stored_bits, constants)
-        self.op_at = self._place(op_bytes(64, values, read))
-        self.written_at = len(self.data)
-        self.data += GUARD
-        self.output_at = self._place(bytes([FILL]) * case.output_bytes)
-        self.data += GUARD
-        self.scratch_at, self.scratch_bytes = len(self.data) + start, scratch_bytes(case.op, case.precision)
-        self.data += bytes([FILL]) * self.scratch_bytes + GUARD
-        written: dict[str, int | tuple[int, int]] = {"output": self.output_at, "scratch": self.scratch_at}
-        record = op_bytes(64, values, {**read, **written})
-        self.data[self.op_at - start : self.op_at - start + len(record)] = record
-
-    def _place(self, data: bytes) -> int:
-        address = len(self.data) + self._start
-        self.data += data + bytes([FILL]) * (-len(data) % 16)
-        return address
-
-    def _table(self, values: NDArray[np.int32]) -> int:
-        return self._place(values.astype("<i4").tobytes()) if values.size else 0
-
-    def output(self, case: Case, after: bytes) -> bytes:
-        """The output, from what lies behind `written_at` after the call."""
-        first, second = self.output_at - self._start - self.written_at, self.scratch_at - self._start - self.written_at
-        guards = after[:first] + after[first + case.output_bytes : second] + after[second + self.scratch_bytes :]
-        assert set(guards) == {FILL}, f"wrote outside its buffers: {case.op} {case.precision}"
-        return after[first : first + case.output_bytes]
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +50,14 @@ def qemu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
 
     def run(case: Case) -> bytes:
         assert process.stdin and process.stdout
-        arena, symbol = Arena(case, 0), kernel(case.op, case.precision).symbol
-        count = len(arena.data) - arena.written_at
-        head = struct.pack("<64s6I", symbol.encode(), len(arena.data), arena.op_at, arena.written_at, count, REPEATS, 0)
+        arena = Arena(case, scratch_bytes=least_scratch_bytes(case.op, case.precision, Isa.ARMV8_A))
+        count, symbol = len(arena.data) - arena.written_from, kernel(case.op, case.precision).symbol
+        head = struct.pack("<64s6I", symbol.encode(), len(arena.data), arena.record_at, arena.written_from, count, REPEATS, 0)
         process.stdin.write(head + arena.data)
         process.stdin.flush()
         answer = process.stdout.read(8 * REPEATS + count)
         assert len(answer) == 8 * REPEATS + count, f"crashed: {case.op} {case.precision}"
-        return arena.output(case, answer[8 * REPEATS :])
+        return arena.output(answer[8 * REPEATS :])
 
     yield run
     process.communicate()
@@ -119,12 +75,7 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Board:
     core = EmulatedCore(program, core=replace(CORTEX_A72, cycle_model=SingleIssue(refill=0)), flash=NO_WAIT)
 
     def run(case: Case) -> bytes:
-        core.release()
-        start = core.reserve(0)
-        arena = Arena(case, start)
-        assert core.place(bytes(arena.data)) == start
-        core.call(kernel(case.op, case.precision).symbol, arena.op_at)
-        return arena.output(case, core.read(start + arena.written_at, len(arena.data) - arena.written_at))
+        return on_core(core, case, least_scratch_bytes(case.op, case.precision, Isa.ARMV8_A))
 
     return run
 
@@ -137,11 +88,6 @@ BOARDS = ["emulated", pytest.param("qemu", marks=pytest.mark.skipif(QEMU is None
 def board(request: pytest.FixtureRequest) -> Board:
     found: Board = request.getfixturevalue(request.param)
     return found
-
-
-def by_reference(case: Case) -> bytes:
-    inputs = [codes[None] for codes in case.inputs]
-    return run_op(case.op, case.precision, inputs, case.stored, case.constants).tobytes()
 
 
 def varied(case: Case, seed: int) -> Case:
@@ -218,7 +164,7 @@ def test_random_shapes_agree(board: Board, precision: Precision) -> None:
         logits = seed % 8 == 7
         case = random_case(op, precision, widths[seed // 3 % len(widths)], seed, logits=logits)
         case = case if logits else varied(case, seed)
-        assert board(case) == by_reference(case), f"seed {seed}: {op} {precision} stored at {case.stored_bits}"
+        assert board(case) == expected(case), f"seed {seed}: {op} {precision} stored at {case.stored_bits}"
 
 
 @pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
@@ -237,7 +183,7 @@ def test_lanes_hold_the_largest_sums(board: Board, precision: Precision) -> None
         for op in ops:
             for logits in (True, False):
                 case = with_largest_codes(random_case(op, precision, stored, 1, logits=logits))
-                assert board(case) == by_reference(case), f"{op} {precision} stored at {stored}"
+                assert board(case) == expected(case), f"{op} {precision} stored at {stored}"
 
 
 @pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
@@ -253,7 +199,7 @@ def test_shapes_of_real_networks_agree(board: Board, precision: Precision) -> No
     ]
     for op in ops:
         case = random_case(op, precision, 8, 3)
-        assert board(case) == by_reference(case), f"{op} {precision}"
+        assert board(case) == expected(case), f"{op} {precision}"
 
 
 def test_weightless_operations_agree(board: Board) -> None:
@@ -271,4 +217,4 @@ def test_weightless_operations_agree(board: Board) -> None:
                     out_shape=pool.in_shape)  # fmt: skip
         case = random_case(op, Precision(0, bits), 0, seed)
         case = case if kind is OpKind.MAX_POOL else varied(case, seed)
-        assert board(case) == by_reference(case), f"seed {seed}: {op} {bits}"
+        assert board(case) == expected(case), f"seed {seed}: {op} {bits}"

@@ -10,16 +10,16 @@ import pytest
 from hwsearch.emulation.cores.esp32_c3 import ESP32_C3
 from hwsearch.emulation.emulator import EmulatedCore
 from hwsearch.emulation.flash import NO_WAIT
+from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import KERNEL_PRECISIONS, WEIGHT_WIDTHS, Precision
 from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
-from hwsearch.integers.op_kinds import run_op
-from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels, arguments, kernel, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.catalogue import C_FOLDER, Kernel, all_kernels
 from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
+from tests.kernels.guarded import expected, least_scratch_bytes, on_core
 
-GUARD = bytes([0xA5]) * 64
 KINDS = (OpKind.CONV2D, OpKind.DEPTHWISE_CONV2D, OpKind.LINEAR)
 
 
@@ -43,32 +43,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> EmulatedCore:
 
 def agrees(core: EmulatedCore, case: Case) -> bool:
     """Whether a call computes the reference, touching no word at an odd place and no byte around its buffers."""
-    core.release()
-    guarded: list[int] = []
-
-    def place(data: bytes) -> int:
-        address = core.place(GUARD + data + bytes(-len(data) % 4) + GUARD) + len(GUARD)
-        guarded.extend((address - len(GUARD), address + len(data) + -len(data) % 4))
-        return address
-
-    constants = case.constants
-    inputs, output = [place(codes.tobytes()) for codes in case.inputs], place(bytes(case.output_bytes))
-    pointers: dict[str, int | tuple[int, int]] = {
-        "input": (inputs[0], inputs[-1]),
-        "output": output,
-        "weights": place(pack_weights(case.op, case.stored)) if case.stored else 0,
-        "scratch": place(bytes(scratch_bytes(case.op, case.precision, "RV32IMC"))),
-        **{
-            name: place(values.astype("<i4").tobytes()) if values.size else 0
-            for name, values in (("bias", constants.bias), ("multiplier", constants.multiplier), ("shift", constants.shift))
-        },
-    }
-    record = op_bytes(32, arguments(case.op, case.precision, case.stored_bits, constants), pointers)
-    core.call(kernel(case.op, case.precision).symbol, place(record))
-    kept = all(core.read(address, len(GUARD)) == GUARD for address in guarded)
-    codes = [codes[None] for codes in case.inputs]
-    wanted = run_op(case.op, case.precision, codes, case.stored, constants).tobytes()
-    return kept and core.last.unaligned == 0 and core.read(output, case.output_bytes) == wanted
+    found = on_core(core, case, least_scratch_bytes(case.op, case.precision, Isa.RV32IMC))
+    return core.last.unaligned == 0 and found == expected(case)
 
 
 def convolution(

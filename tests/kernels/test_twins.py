@@ -3,8 +3,7 @@
 import ctypes
 import math
 import platform
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +13,33 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hwsearch.emulation.build_target import HOST
+from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import build_shared, find_compiler
 from hwsearch.errors import NetworkError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision, kernel_precision
 from hwsearch.integers import reference
-from hwsearch.integers.cases import random_case
+from hwsearch.integers.cases import Case, random_case
 from hwsearch.integers.integer_model import OpConstants, StoredWeights
-from hwsearch.integers.op_kinds import run_op
-from hwsearch.kernels.bodies.cortex_m import strips
-from hwsearch.kernels.bodies.cortex_m0 import blocks
-from hwsearch.kernels.bodies.portable import convolution_tiling
 from hwsearch.kernels.catalogue import (
     ALL_PRECISIONS,
     C_FOLDER,
     WIDTHS,
     all_kernels,
     all_sources,
-    arguments,
     kernel,
-    op_bytes,
-    pack_weights,
-    scratch_bytes,
     supported,
 )
 from hwsearch.measuring.grid import default_grid
 from hwsearch.measuring.targets.kernel_sources import INCLUDES, units
+from tests.kernels.guarded import expected, least_scratch_bytes, on_host
 
-GUARD = 64
-FILL = 0xA5
+WITHOUT_OWN = Isa.ARMV7_M
+"""An instruction set that no bodies are written for."""
 many = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 
 
-BODIES = {
+LEVELS = {
     "portable": ("HW_BODIES=0", ()),
     "sse2": ("HW_X86_LEVEL=0", ("sse2",)),
     "avx2": ("HW_X86_LEVEL=1", ("avx2",)),
@@ -55,9 +48,23 @@ BODIES = {
 """What fixes the bodies that this computer runs, and the processor features that they need, as Linux names them."""
 
 
-@pytest.fixture(scope="module", params=BODIES)
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    macro, features = BODIES[request.param]
+@dataclass(frozen=True)
+class Library:
+    """The functions as this computer runs them, and the instruction set whose bodies they are."""
+
+    functions: ctypes.CDLL
+    isa: Isa
+
+    def run(self, case: Case) -> bytes:
+        return on_host(self.functions, case, least_scratch_bytes(case.op, case.precision, self.isa))
+
+    def agrees(self, case: Case) -> bool:
+        return self.run(case) == expected(case)
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
+    macro, features = LEVELS[request.param]
     missing = {*features} - processor_features()
     if missing:
         pytest.skip(f"this processor does not tell of {', '.join(sorted(missing))}")
@@ -68,7 +75,8 @@ def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         includes=INCLUDES,
         macros=[macro],
     )
-    return ctypes.CDLL(str(built))
+    isa = WITHOUT_OWN if request.param == "portable" else Isa.X86_64
+    return Library(ctypes.CDLL(str(built)), isa)
 
 
 @pytest.mark.parametrize("compiler", ["cc", "ziglang"])
@@ -83,7 +91,7 @@ def test_the_best_body_of_this_processor_is_chosen(compiler: str, tmp_path: Path
         compiler=find_compiler(HOST, compiler),
         includes=INCLUDES,
     )
-    able = [{*features} <= processor_features() for name, (_, features) in BODIES.items() if name != "portable"]
+    able = [{*features} <= processor_features() for name, (_, features) in LEVELS.items() if name != "portable"]
     library = ctypes.CDLL(str(built))
     assert library.level() == library.level() == max(level for level, known in enumerate(able) if known)
 
@@ -95,72 +103,12 @@ def processor_features() -> set[str]:
     return {flag for line in lines if line.startswith("flags") for flag in line.split(":")[1].split()}
 
 
-@dataclass
-class Memory:
-    """Buffers at 8-byte aligned addresses, each between guards that must stay as they are."""
-
-    buffers: list[NDArray[np.uint8]] = field(default_factory=list)
-
-    def place(self, data: bytes) -> int:
-        size = GUARD + -(-len(data) // 8) * 8
-        words = np.full((size + GUARD) // 8, int.from_bytes(bytes([FILL]) * 8, "little"), np.uint64)
-        buffer = words.view(np.uint8)
-        buffer[GUARD : GUARD + len(data)] = np.frombuffer(data, np.uint8)
-        self.buffers.append(buffer)
-        return int(buffer.ctypes.data) + GUARD
-
-    def guards_hold(self) -> bool:
-        return all((buffer[:GUARD] == FILL).all() and (buffer[-GUARD:] == FILL).all() for buffer in self.buffers)
-
-
-@dataclass(frozen=True)
-class Call:
-    op: Op
-    precision: Precision
-    inputs: tuple[NDArray[np.uint8] | NDArray[np.int32], ...]
-    stored: StoredWeights | None
-    constants: OpConstants
-
-    def by_reference(self) -> bytes:
-        batch = [codes[None] for codes in self.inputs]
-        return run_op(self.op, self.precision, batch, self.stored, self.constants).tobytes()
-
-    def by_c(self, library: ctypes.CDLL) -> bytes:
-        memory, constants = Memory(), self.constants
-        expected = len(self.by_reference())
-        places = [memory.place(codes.tobytes()) for codes in self.inputs]
-        output = memory.place(bytes(expected))
-
-        def table(values: NDArray[np.int32]) -> int:
-            return memory.place(values.astype(np.int32).tobytes()) if values.size else 0
-
-        record = op_bytes(
-            64,
-            arguments(self.op, self.precision, self.stored.bits if self.stored else 0, constants),
-            {
-                "input": (places[0], places[-1] if len(places) > 1 else 0),
-                "output": output,
-                "weights": memory.place(pack_weights(self.op, self.stored)) if self.stored else 0,
-                "bias": table(constants.bias),
-                "multiplier": table(constants.multiplier),
-                "shift": table(constants.shift),
-                "scratch": memory.place(bytes([FILL]) * scratch_bytes(self.op, self.precision)),
-            },
-        )
-        getattr(library, kernel(self.op, self.precision).symbol)(ctypes.c_char_p(record))
-        assert memory.guards_hold(), f"wrote outside its buffers: {self.op} {self.precision}"
-        return ctypes.string_at(output, expected)
-
-    def agrees(self, library: ctypes.CDLL) -> bool:
-        return self.by_c(library) == self.by_reference()
-
-
 seeds = st.integers(0, 2**32 - 1)
 
 
 def weighted_call(
     op: Op, precision: Precision, stored_bits: int, seed: int, *, extreme: bool = False, logits: bool = False
-) -> Call:
+) -> Case:
     random = np.random.default_rng(seed)
     largest = 2**precision.activation_bits - 1
     shape = (*op.in_shape[1:], op.in_shape[0]) if len(op.in_shape) == 3 else op.in_shape
@@ -170,7 +118,7 @@ def weighted_call(
         weights_shape = (op.out_channels, 1, 1, op.reduction)
     weights = np.full(weights_shape, 2**stored_bits - 1) if extreme else random.integers(0, 2**stored_bits, weights_shape)
     zero = int(random.choice([0, 2 ** (precision.activation_bits - 1)]))
-    return Call(
+    return Case(
         op=op,
         precision=precision,
         inputs=(codes.astype(np.uint8),),
@@ -225,20 +173,18 @@ def stored_widths(precision: Precision) -> st.SearchStrategy[int]:
 
 @many
 @given(data=st.data(), op=convolutions(), precision=precisions, seed=seeds, logits=st.booleans())
-def test_convolutions_agree(
-    library: ctypes.CDLL, data: st.DataObject, op: Op, precision: Precision, seed: int, logits: bool
-) -> None:
+def test_convolutions_agree(library: Library, data: st.DataObject, op: Op, precision: Precision, seed: int, logits: bool) -> None:
     call = weighted_call(op, precision, data.draw(stored_widths(precision)), seed, logits=logits)
-    assert call.agrees(library)
+    assert library.agrees(call)
 
 
 @many
 @given(data=st.data(), op=convolutions(depthwise=True), precision=precisions, seed=seeds, logits=st.booleans())
 def test_depthwise_convolutions_agree(
-    library: ctypes.CDLL, data: st.DataObject, op: Op, precision: Precision, seed: int, logits: bool
+    library: Library, data: st.DataObject, op: Op, precision: Precision, seed: int, logits: bool
 ) -> None:
     call = weighted_call(op, precision, data.draw(stored_widths(precision)), seed, logits=logits)
-    assert call.agrees(library)
+    assert library.agrees(call)
 
 
 @many
@@ -246,11 +192,11 @@ def test_depthwise_convolutions_agree(
     data=st.data(), inputs=st.integers(1, 300), outputs=st.integers(1, 9), precision=precisions, seed=seeds, logits=st.booleans()
 )
 def test_linear_operations_agree(
-    library: ctypes.CDLL, data: st.DataObject, inputs: int, outputs: int, precision: Precision, seed: int, logits: bool
+    library: Library, data: st.DataObject, inputs: int, outputs: int, precision: Precision, seed: int, logits: bool
 ) -> None:
     op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(inputs,), out_shape=(outputs,))
     call = weighted_call(op, precision, data.draw(stored_widths(precision)), seed, logits=logits)
-    assert call.agrees(library)
+    assert library.agrees(call)
 
 
 def conv(in_shape: tuple[int, int, int], outputs: int, size: int, padding: int, groups: int = 1) -> Op:
@@ -267,7 +213,7 @@ NESTED = [(precision, bits) for precision in ALL_PRECISIONS for bits in WIDTHS i
 
 
 @pytest.mark.parametrize(("precision", "stored_bits"), NESTED, ids=str)
-def test_fields_hold_the_largest_products(library: ctypes.CDLL, precision: Precision, stored_bits: int) -> None:
+def test_fields_hold_the_largest_products(library: Library, precision: Precision, stored_bits: int) -> None:
     ops = [
         conv((64, 4, 5), 7, 3, 1),  # several fields' worth of products
         conv((520, 3, 3), 5, 1, 0),  # more channels than one stretch of sums takes
@@ -277,12 +223,12 @@ def test_fields_hold_the_largest_products(library: ctypes.CDLL, precision: Preci
         Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(1025,), out_shape=(3,)),
     ]
     for op in ops:
-        assert weighted_call(op, precision, stored_bits, 1, extreme=True, logits=True).agrees(library)
-        assert weighted_call(op, precision, stored_bits, 2, extreme=True).agrees(library)
+        assert library.agrees(weighted_call(op, precision, stored_bits, 1, extreme=True, logits=True))
+        assert library.agrees(weighted_call(op, precision, stored_bits, 2, extreme=True))
 
 
 @pytest.mark.parametrize("text", ["w1a8", "w3a4", "w4a8", "w8a2", "w8a8"])
-def test_work_that_is_cut_agrees(library: ctypes.CDLL, text: str) -> None:
+def test_work_that_is_cut_agrees(library: Library, text: str) -> None:
     """Windows, filters and channels beyond what fits the working memory at once, and last blocks that are not full."""
     ops = [
         conv((1100, 4, 5), 19, 3, 0),
@@ -293,23 +239,23 @@ def test_work_that_is_cut_agrees(library: ctypes.CDLL, text: str) -> None:
     ]
     precision = Precision.parse(text)
     for op in ops:
-        assert weighted_call(op, precision, 8, 5).agrees(library)
-        assert weighted_call(op, precision, precision.weight_bits, 6, extreme=True, logits=True).agrees(library)
+        assert library.agrees(weighted_call(op, precision, 8, 5))
+        assert library.agrees(weighted_call(op, precision, precision.weight_bits, 6, extreme=True, logits=True))
 
 
 @pytest.mark.parametrize("precision", ALL_PRECISIONS, ids=str)
-def test_shapes_of_real_networks_agree(library: ctypes.CDLL, precision: Precision) -> None:
+def test_shapes_of_real_networks_agree(library: Library, precision: Precision) -> None:
     resnet, mobilenet = conv((16, 32, 32), 16, 3, 1), conv((64, 12, 12), 64, 1, 0)
     keyword = Op(
         name="conv", kind=OpKind.CONV2D, inputs=("input",), in_shape=(1, 49, 10), out_shape=(64, 25, 5),
         kernel=(10, 4), stride=(2, 2), padding=(5, 1),
     )  # fmt: skip
     for op in (resnet, mobilenet, keyword, conv((32, 24, 24), 32, 3, 1, groups=32)):
-        assert weighted_call(op, precision, 8, 3).agrees(library)
+        assert library.agrees(weighted_call(op, precision, 8, 3))
 
 
 @pytest.mark.parametrize("stored_bits", [1, 2, 3, 4, 8])
-def test_every_code_is_read_at_every_place_of_a_stored_word(library: ctypes.CDLL, stored_bits: int) -> None:
+def test_every_code_is_read_at_every_place_of_a_stored_word(library: Library, stored_bits: int) -> None:
     """Codes of 3 bits straddle bytes and words: an input of one 1 among zeros reads one weight, at any place of 3 words."""
     codes = np.arange(2**stored_bits, dtype=np.uint8)
     for place in range(33):
@@ -326,21 +272,22 @@ def test_every_code_is_read_at_every_place_of_a_stored_word(library: ctypes.CDLL
         for bits in (bits for bits in WIDTHS if bits <= stored_bits):
             for taken, shape in ((op, (33,)), (pixel, (1, 1, 33))):
                 stored = StoredWeights(codes=weights, bits=stored_bits)
-                assert Call(taken, Precision(bits, 8), (inputs.reshape(shape),), stored, constants).agrees(library)
+                precision, read = Precision(bits, 8), (inputs.reshape(shape),)
+                assert library.agrees(Case(op=taken, precision=precision, inputs=read, stored=stored, constants=constants))
 
 
 @pytest.mark.parametrize("text", ["w1a1", "w1a3", "w2a1", "w2a3", "w3a1", "w3a2", "w4a1", "w4a3", "w8a1", "w8a3"])
-def test_an_activation_width_without_a_kernel_runs_on_the_next_wider_one(library: ctypes.CDLL, text: str) -> None:
+def test_an_activation_width_without_a_kernel_runs_on_the_next_wider_one(library: Library, text: str) -> None:
     precision = Precision.parse(text)
     for op in (conv((16, 8, 9), 6, 3, 1), Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(70,), out_shape=(5,))):
         call = weighted_call(op, precision, precision.weight_bits, 4)
         assert kernel(op, precision).symbol == kernel(op, kernel_precision(precision)).symbol != f"hw_{op.kind}_{precision}"
-        assert call.agrees(library)
+        assert library.agrees(call)
 
 
-def test_a_flattened_image_is_read_in_channel_last_order(library: ctypes.CDLL) -> None:
+def test_a_flattened_image_is_read_in_channel_last_order(library: Library) -> None:
     op = Op(name="fc", kind=OpKind.LINEAR, inputs=("pool",), in_shape=(6, 2, 3), out_shape=(5,))
-    assert weighted_call(op, Precision(4, 8), 8, 0).agrees(library)
+    assert library.agrees(weighted_call(op, Precision(4, 8), 8, 0))
 
 
 @st.composite
@@ -357,37 +304,39 @@ def pools(draw: st.DrawFn, kind: OpKind) -> Op:
     )  # fmt: skip
 
 
-def weightless_call(op: Op, bits: int, seed: int, scales: int) -> Call:
+def weightless_call(op: Op, bits: int, seed: int, scales: int) -> Case:
     random = np.random.default_rng(seed)
     channels, *sides = (*op.in_shape, 1, 1)[:3]
     count = 2 if op.kind is OpKind.ADD else 1
     inputs = tuple(random.integers(0, 2**bits, (*sides, channels)).astype(np.uint8) for _ in range(count))
     zeros = tuple(int(random.choice([0, 2 ** (bits - 1)])) for _ in range(count))
-    return Call(op, Precision(0, bits), inputs, None, random_constants(random, zeros, 0, scales))
+    return Case(
+        op=op, precision=Precision(0, bits), inputs=inputs, stored=None, constants=random_constants(random, zeros, 0, scales)
+    )
 
 
 @many
 @given(op=pools(OpKind.MAX_POOL), bits=st.sampled_from(WIDTHS), seed=seeds)
-def test_max_pools_agree(library: ctypes.CDLL, op: Op, bits: int, seed: int) -> None:
-    assert weightless_call(op, bits, seed, 0).agrees(library)
+def test_max_pools_agree(library: Library, op: Op, bits: int, seed: int) -> None:
+    assert library.agrees(weightless_call(op, bits, seed, 0))
 
 
 @many
 @given(op=pools(OpKind.AVG_POOL), bits=st.sampled_from(WIDTHS), seed=seeds)
-def test_average_pools_agree(library: ctypes.CDLL, op: Op, bits: int, seed: int) -> None:
-    assert weightless_call(op, bits, seed, 1).agrees(library)
+def test_average_pools_agree(library: Library, op: Op, bits: int, seed: int) -> None:
+    assert library.agrees(weightless_call(op, bits, seed, 1))
 
 
 @many
 @given(shape=st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)), bits=st.sampled_from(WIDTHS), seed=seeds)
-def test_requantizations_agree(library: ctypes.CDLL, shape: tuple[int, int, int], bits: int, seed: int) -> None:
+def test_requantizations_agree(library: Library, shape: tuple[int, int, int], bits: int, seed: int) -> None:
     op = Op(name="relu", kind=OpKind.REQUANTIZE, inputs=("input",), in_shape=shape, out_shape=shape)
-    assert weightless_call(op, bits, seed, 1).agrees(library)
+    assert library.agrees(weightless_call(op, bits, seed, 1))
 
 
 @many
 @given(shape=st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(1, 6)), bits=st.sampled_from(WIDTHS), seed=seeds)
-def test_additions_agree(library: ctypes.CDLL, shape: tuple[int, int, int], bits: int, seed: int) -> None:
+def test_additions_agree(library: Library, shape: tuple[int, int, int], bits: int, seed: int) -> None:
     op = Op(name="add", kind=OpKind.ADD, inputs=("a", "b"), in_shape=shape, out_shape=shape)
     call, random = weightless_call(op, bits, seed, 2), np.random.default_rng(seed)
     multiplier, shift = random.integers(0, 2**21, 2), random.integers(1, 31, 1)
@@ -395,43 +344,39 @@ def test_additions_agree(library: ctypes.CDLL, shape: tuple[int, int, int], bits
         bias=np.array([], np.int32), multiplier=multiplier.astype(np.int32), shift=shift.astype(np.int32),
         input_zero=call.constants.input_zero, output_zero=call.constants.output_zero, output_max=call.constants.output_max,
     )  # fmt: skip
-    assert Call(op, call.precision, call.inputs, None, constants).agrees(library)
+    assert library.agrees(replace(call, constants=constants))
 
 
 @pytest.mark.parametrize("kind", OpKind)
-def test_the_random_case_of_every_kind_agrees_in_every_form_that_is_measured(library: ctypes.CDLL, kind: OpKind) -> None:
+def test_the_random_case_of_every_kind_agrees_in_every_form_that_is_measured(library: Library, kind: OpKind) -> None:
     """The smallest shape at each precision, width of stored weights and kind of output."""
     works = sorted((work for work in default_grid() if work.op.kind is kind), key=lambda work: -math.prod(work.op.in_shape))
     forms = {(work.precision, work.stored_bits, work.logits): work for work in works}
     assert forms
     for work in forms.values():
         case = random_case(work.op, work.precision, work.stored_bits, seed=1, logits=work.logits)
-        call = Call(case.op, case.precision, case.inputs, case.stored, case.constants)
-        assert len(call.by_reference()) == case.output_bytes
-        assert call.agrees(library), str(work.key)
+        assert len(expected(case)) == case.output_bytes
+        assert library.agrees(case), str(work.key)
 
 
-def run_argmax(library: ctypes.CDLL, logits: NDArray[np.int32]) -> tuple[int, int]:
+def run_argmax(library: Library, logits: NDArray[np.int32]) -> tuple[int, int]:
     op = Op(name="decide", kind=OpKind.ARGMAX, inputs=("fc",), in_shape=(len(logits),), out_shape=(2,))
-    memory = Memory()
-    output = memory.place(bytes(8))
-    pointers: dict[str, int | tuple[int, int]] = {"input": (memory.place(logits.tobytes()), 0), "output": output}
-    record = op_bytes(64, arguments(op, Precision(0, 8), 0, None), pointers)
-    getattr(library, kernel(op, Precision(0, 8)).symbol)(ctypes.c_char_p(record))
-    assert memory.guards_hold()
-    index, margin = np.frombuffer(ctypes.string_at(output, 8), np.uint32)
+    none = np.array([], np.int32)
+    constants = OpConstants(bias=none, multiplier=none, shift=none, input_zero=(0,), output_zero=0, output_max=255)
+    case = Case(op=op, precision=Precision(0, 8), inputs=(logits,), stored=None, constants=constants)
+    index, margin = np.frombuffer(library.run(case), np.uint32)
     return int(index), int(margin)
 
 
 @many
 @given(values=st.lists(st.integers(-(2**31), 2**31 - 1) | st.sampled_from([-(2**31), 0, 2**31 - 1]), min_size=1, max_size=12))
-def test_argmax_agrees(library: ctypes.CDLL, values: list[int]) -> None:
+def test_argmax_agrees(library: Library, values: list[int]) -> None:
     logits = np.array(values, np.int32)
     index, margin = reference.argmax(logits[None])
     assert run_argmax(library, logits) == (int(index[0]), int(margin[0]))
 
 
-def test_rounding_is_exhaustively_that_of_the_reference_around_every_half(library: ctypes.CDLL) -> None:
+def test_rounding_is_exhaustively_that_of_the_reference_around_every_half(library: Library) -> None:
     op = Op(name="fc", kind=OpKind.LINEAR, inputs=("input",), in_shape=(1,), out_shape=(2000,))
     codes = StoredWeights(codes=np.zeros((2000, 1, 1, 1), np.uint8), bits=2)
     for shift in range(1, 52):
@@ -442,11 +387,13 @@ def test_rounding_is_exhaustively_that_of_the_reference_around_every_half(librar
             bias=np.clip(bias, -(2**30), 2**30).astype(np.int32), multiplier=np.full(2000, multiplier, np.int32),
             shift=np.full(2000, shift, np.int32), input_zero=(0,), output_zero=5, output_max=255,
         )  # fmt: skip
-        assert Call(op, Precision(2, 2), (np.zeros(1, np.uint8),), codes, constants).agrees(library)
+        assert library.agrees(
+            Case(op=op, precision=Precision(2, 2), inputs=(np.zeros(1, np.uint8),), stored=codes, constants=constants)
+        )
 
 
-def test_every_function_of_the_catalogue_exists(library: ctypes.CDLL) -> None:
-    assert all(hasattr(library, found.symbol) for found in all_kernels())
+def test_every_function_of_the_catalogue_exists(library: Library) -> None:
+    assert all(hasattr(library.functions, found.symbol) for found in all_kernels())
     assert len(all_kernels()) == sum(15 if kind.has_weights else 1 for kind in OpKind)
 
 
@@ -483,12 +430,3 @@ def test_depthwise_convolutions_with_several_filters_per_channel_are_refused() -
     )  # fmt: skip
     with pytest.raises(NetworkError, match="grouped conv2d"):
         kernel(op, Precision(8, 8))
-
-
-def test_scratch_covers_tiles_of_every_shape() -> None:
-    for channels, side, size in product((1, 3, 16, 200), (1, 4, 7, 33), (1, 3, 5)):
-        op = conv((channels, side + size, side + size), 8, size, 0)
-        tiling = convolution_tiling(op)
-        assert 0 < tiling.columns <= tiling.out_w
-        bodies = (tiling, strips(op, Precision(8, 8)), blocks(op, Precision(8, 8)))
-        assert scratch_bytes(op, Precision(8, 8)) == max(body.scratch_bytes() for body in bodies if body)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.graph.controllers import argmax_op, gate_graph
 from hwsearch.graph.menu import PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
@@ -71,7 +72,13 @@ def header() -> ProfileHeader:
     return ProfileHeader(
         schema=1,
         device=Device(
-            name="Board", isa="armv7e-m", core="M4", clock_hz=100_000_000, flash_bytes=1 << 20, ram_bytes=1 << 17, supply="1.8 V"
+            name="Board",
+            isa=Isa.ARMV7E_M,
+            core="M4",
+            clock_hz=100_000_000,
+            flash_bytes=1 << 20,
+            ram_bytes=1 << 17,
+            supply="1.8 V",
         ),
         counter=Counter(unit="cycles"),
         power=Power(active_mw=40.0, source="test"),
@@ -93,7 +100,8 @@ def row(header: ProfileHeader, op: Op, precision: Precision, stored_bits: int) -
     return Measurement.of_counts(
         header, op, precision, stored_bits=stored_bits, count_median=count, count_p05=count, count_p95=count, repeats=1,
         provenance=Provenance.EMULATED, code_bytes=100 + 10 * precision.weight_bits + precision.activation_bits * op.has_weights,
-        weight_bytes=packed_weight_bytes(op, stored_bits) if op.has_weights else 0, scratch_bytes=scratch_bytes(op, precision),
+        weight_bytes=packed_weight_bytes(op, stored_bits) if op.has_weights else 0,
+        scratch_bytes=scratch_bytes(op, precision, header.device.isa),
         symbol=symbol, run_id="r1",
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ def test_activations_narrower_than_a_kernel_are_priced_as_that_kernel(costs: Cos
     op = costs.network["conv2"]
     price = costs.op_price(op, narrow, 2)
     assert price.precision == narrow and replace(price, precision=runs_at) == costs.op_price(op, runs_at, 2)
-    assert scratch_bytes(op, narrow) == scratch_bytes(op, runs_at)
+    assert scratch_bytes(op, narrow, costs.isa) == scratch_bytes(op, runs_at, costs.isa)
 
 
 def test_the_price_is_the_sum_of_the_rows_that_run(costs: CostModel, make: SimpleNamespace) -> None:
@@ -89,7 +89,7 @@ def test_flash_is_weights_constants_program_and_each_kernel_once(costs: CostMode
 def test_ram_is_the_planned_arena_and_the_callers_input(costs: CostModel) -> None:
     network = costs.network
     assignment = assign(network, W4A4)
-    arena = memory_plan(network, network.path([""]), assignment).arena_bytes
+    arena = memory_plan(network, network.path([""]), assignment, costs.isa).arena_bytes
     assert costs.price(assignment).ram_bytes == INPUT_BYTES + arena
     assert arena >= 4 * 8 * 8 + 8 * 4 * 4  # conv1's and conv2's outputs live together
 

@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.errors import ProfileError
 from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
@@ -20,7 +21,7 @@ SHIPPED = Path(__file__).resolve().parents[2] / "hardware_profiles"
 W8A8, W4A4, W2A2 = Precision(8, 8), Precision(4, 4), Precision(2, 2)
 HEADER = ProfileHeader(
     schema=1,
-    device=Device(name="Board", isa="x", core="M4", clock_hz=100_000_000, flash_bytes=1, ram_bytes=1, supply="1.8 V"),
+    device=Device(name="Board", isa=Isa.ARMV7E_M, core="M4", clock_hz=100_000_000, flash_bytes=1, ram_bytes=1, supply="1.8 V"),
     counter=Counter(unit="cycles"),
     power=Power(active_mw=40.0, source="test"),
     library=Library(kernel_library="<own> & co", version="1", compiler="cc", flags="-O2"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.graph.controllers import argmax_op, attach_exits
 from hwsearch.graph.menu import Menu, MenuEntry, PolicyKind, PolicyShape
 from hwsearch.graph.network import Network
@@ -32,7 +33,7 @@ W8A8, W4A4, W2A2 = (Precision(bits, bits) for bits in (8, 4, 2))
 HEADER = ProfileHeader(
     schema=1,
     device=Device(
-        name="Test board", isa="armv7e-m", core="Cortex-M4F", clock_hz=120_000_000, flash_bytes=1 << 21, ram_bytes=1 << 19,
+        name="Test board", isa=Isa.ARMV7E_M, core="Cortex-M4F", clock_hz=120_000_000, flash_bytes=1 << 21, ram_bytes=1 << 19,
         supply="1.8 V",
     ),
     counter=Counter(unit="cycles"),

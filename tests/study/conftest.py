@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hwsearch.emulation.isa import Isa
 from hwsearch.graph.capture import capture
 from hwsearch.graph.menu import PolicyKind
 from hwsearch.graph.op import Op
@@ -83,7 +84,7 @@ def make_space(task: Task, kinds: tuple[PolicyKind, ...]) -> SearchSpace:
 
 HEADER = ProfileHeader(
     schema=1,
-    device=Device(name="formula", isa="-", core="-", clock_hz=10**6, flash_bytes=2**20, ram_bytes=2**18, supply="-"),
+    device=Device(name="formula", isa=Isa.ARMV7E_M, core="-", clock_hz=10**6, flash_bytes=2**20, ram_bytes=2**18, supply="-"),
     counter=Counter(unit="cycles"),
     power=Power(active_mw=10.0, source="formula"),
     library=Library(kernel_library="formula", version="1", compiler="-", flags="-"),
@@ -102,7 +103,7 @@ class Formula:
             uncertainty=0.0, symbol=f"hw_{op.kind}_{precision}", code_bytes=200, interpolated=False,
             weight_bytes=in_lines(packed_weight_bytes(op, stored_bits)) if op.has_weights else 0,
             constant_bytes=requantize_bytes(op, logits) + STEP_BYTES,
-            scratch_bytes=scratch_bytes(op, precision),
+            scratch_bytes=scratch_bytes(op, precision, Isa.ARMV7E_M),
         )  # fmt: skip
 
 

@@ -2,16 +2,23 @@
 
 `hw_strips.h`: some rows of output at a time, their columns dealt to lanes that are computed together; the input under them is
 packed once, in at most 16 KB where one row of lanes fits. `hw_polynomials.h`: 3x3 convolutions of narrow codes go by tiles of
-8 rows, several pixels to a word. `hw_depthwise_conv2d.c`: some rows of four channels, as streams. The C code computes the same
-sizes.
+8 rows, several pixels to a word (`cortex_m_polynomials.py`). `hw_depthwise_conv2d.c`: some rows of four channels, as streams.
+The C code computes the same sizes.
 """
 
+import math
 from dataclasses import dataclass
 
-from hwsearch.graph.op import Op
+from hwsearch.emulation.isa import Isa
+from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.kernels.bodies.body import Body, Turns
+from hwsearch.kernels.bodies.cortex_m_polynomials import polynomial_loops, polynomials
+from hwsearch.kernels.bodies.portable import LANES, depthwise_loops
 
-STRIP_BYTES, FEW_CHANNELS, STRETCH_BYTES, MOST_FILTERS = 16384, 2, 20, 6
+STRIP_BYTES, FEW_CHANNELS, STRETCH_BYTES = 16384, 2, 20
+STRIP_FILTERS = 6
+"""Most filters whose weights are spread together (`MOST_FILTERS` of `hw_strips.h`)."""
 WIDE_LIMIT = 2**20
 """Steps after which sums of SMLAD would be emptied: never."""
 
@@ -116,7 +123,7 @@ class Strips:
         staged = self.lanes * (self.window if self.gathered else self.channels) if self.given % 4 else 0
         if self.paired:
             staged = self.positions * self.given // 4 * 4 + 4
-        spread = MOST_FILTERS * self.window if self.is_spread else 0
+        spread = STRIP_FILTERS * self.window if self.is_spread else 0
         return self.in_rows * self.row_bytes + 8 * self.window + stretches + sums + padding + staged + spread
 
 
@@ -155,81 +162,60 @@ def strips(op: Op, precision: Precision) -> Strips:
     return cut(columns, rows)
 
 
-POLY_BYTES, POLY_OUT_ROWS, POLY_MOST_CHANNELS, POLY_STRIDED_SIDE = 16384, 8, 128, 6
-_POLYNOMIALS = {
-    (1, 2): (4, 10), (1, 4): (3, 13), (1, 8): (2, 15), (2, 2): (4, 10), (2, 4): (3, 13), (2, 8): (2, 15),
-    (3, 3): (3, 13), (3, 4): (3, 13), (4, 2): (3, 13), (4, 4): (2, 14),
-}  # fmt: skip
-_STRIDED = {(1, 2): (4, 10), (2, 2): (4, 10)} | dict.fromkeys([(1, 4), (2, 4), (3, 3), (3, 4), (4, 2), (4, 4)], (3, 14))
-"""Pixels in a word and bits of a field, by widths of weights and activations: with stride 1 and 2."""
+def convolution_loops(op: Op, precision: Precision, _: int) -> Turns:
+    """`hw_conv2d.c`: strips, or polynomials for narrow 3x3 kernels."""
+    polynomial = polynomials(op, precision)
+    if polynomial is None:
+        return {"call": 1} | {f"strips: {loop}": turns for loop, turns in strip_loops(op, precision).items()}
+    return {"call": 1} | {f"polynomials: {loop}": turns for loop, turns in polynomial_loops(op, polynomial).items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Polynomials:
-    """Tiles of one 3x3 convolution: `columns` x 8 output pixels; segments of `pixels` columns are words, with stride 2 two."""
+def strip_loops(op: Op, precision: Precision) -> Turns:
+    """Packing words or bytes, summing windows, expanding a block of filters, multiplying, finishing in the loop or after it."""
+    cut, pack = strips(op, precision), packing(precision)
+    outputs, taps = op.out_channels // op.groups, math.prod(cut.kernel)
+    blocks = op.groups * math.ceil(outputs / pack.filters)
+    positions = op.groups * cut.tiles * cut.in_rows * cut.positions
+    bytewise = cut.given % LANES != 0
+    calls = positions * (taps if cut.gathered and not bytewise else 1)
+    words = calls * (cut.window if cut.gathered and bytewise else cut.channels)
+    summed = op.groups * cut.tiles * cut.rows * cut.part
+    pixels = blocks * cut.out_h * cut.part * math.ceil(cut.out_w / cut.columns)
+    quick = outputs % (2 if pack.filters == 6 else 4) == 0
+    elements = cut.out_h * cut.part * math.ceil(cut.out_w / cut.columns) * cut.lanes * op.out_channels
+    packed = {
+        "bytes of windows": cut.gathered and bytewise,
+        "words of windows": cut.gathered and not bytewise,
+        "bytes of rows": cut.is_spread,
+        "words of rows": not cut.gathered and not cut.is_spread,
+    }
+    return {
+        "tile": op.groups * cut.tiles,
+        **{
+            f"{packing}, {loop}": turns * taken
+            for packing, taken in packed.items()
+            for loop, turns in (("calls", calls), ("words", words))
+        },
+        "row of a window's bytes": positions * cut.kernel[0] * packed["bytes of windows"],
+        "summed window": summed,
+        "summed position": summed * (1 if cut.gathered else taps),
+        "block of a tile": cut.tiles * blocks,
+        "expanded weight": cut.tiles * blocks * cut.window,
+        "spread weight": cut.tiles * blocks * cut.window * cut.is_spread,
+        "row and block": blocks * cut.out_h,
+        "pixels finished at once": pixels * quick,
+        "pixels finished later": pixels * (not quick),
+        "stretch": pixels * (cut.runs + cut.window // cut.limit),
+        "product": pixels * cut.runs * cut.run,
+        "output at once": elements * quick,
+        "output later": elements * (not quick),
+    }
 
-    out_h: int
-    out_w: int
-    channels: int
-    columns: int
-    stride: int
-    pixels: int
-    most_channels: int
 
-    @property
-    def tiles(self) -> int:
-        return -(-self.out_h // POLY_OUT_ROWS) * -(-self.out_w // self.columns)
-
-    @property
-    def segments(self) -> int:
-        """Segments per row of a whole tile, with all columns of padding."""
-        return (self.columns + 2 - self.stride + self.pixels) // self.pixels
-
-    @property
-    def in_rows(self) -> int:
-        """Input rows under a tile."""
-        return (POLY_OUT_ROWS - 1) * self.stride + 3
-
-    @property
-    def blocks(self) -> int:
-        """Groups of channels after each of which fields are emptied."""
-        return -(-self.channels // self.most_channels)
-
-    @property
-    def packed_bytes(self) -> int:
-        return self.segments * self.channels * self.in_rows * self.stride * 4
-
-    def scratch_bytes(self) -> int:
-        """Packed codes, weights of two filters, totals, sums of codes by position and by window, one pixel of padding."""
-        positions = self.segments * self.pixels
-        totals, sums = 2 * POLY_OUT_ROWS * (positions + 2), self.in_rows * (positions * self.stride + 2)
-        words = 6 * self.stride * self.channels + totals + sums + POLY_OUT_ROWS * self.columns
-        return self.packed_bytes + 4 * words + self.channels
-
-
-def polynomials(op: Op, precision: Precision) -> Polynomials | None:
-    """The tiling of a 3x3 convolution of narrow codes; None for others."""
-    channels, outputs = op.in_shape[0] // op.groups, op.out_channels // op.groups
-    stride = op.stride[0]
-    shape_fits = op.kernel == (3, 3) and op.stride in ((1, 1), (2, 2)) and channels % 4 == 0
-    widths = (precision.weight_bits, precision.activation_bits)
-    found = (_POLYNOMIALS if stride == 1 else _STRIDED).get(widths)
-    few = stride == 2 and min(op.out_shape[1:]) < POLY_STRIDED_SIDE
-    if not found or not shape_fits or few or channels > POLY_MOST_CHANNELS // stride**2 or outputs % 2:
-        return None
-    pixels, field_bits = found
-    most_channels = (2**field_bits - 1) // (9 * (2 ** widths[0] - 1) * (2 ** widths[1] - 1))
-    _, out_h, out_w = op.out_shape
-    pieces = 1
-    while True:
-        columns = -(-out_w // pieces)
-        cut = Polynomials(
-            out_h=out_h, out_w=out_w, channels=channels, columns=columns, stride=stride, pixels=pixels,
-            most_channels=most_channels,
-        )  # fmt: skip
-        if columns == 1 or cut.packed_bytes <= POLY_BYTES:
-            return cut
-        pieces += 1
+def convolution_scratch(op: Op, precision: Precision) -> int:
+    """Either way is taken, polynomials but for logits."""
+    polynomial = polynomials(op, precision)
+    return max(strips(op, precision).scratch_bytes(), polynomial.scratch_bytes() if polynomial else 0)
 
 
 STREAM_BYTES, CHANNELS, STREAM_UNROLL = 8192, 4, 4
@@ -286,3 +272,128 @@ def depthwise_streams(op: Op, precision: Precision) -> DepthwiseStreams | None:
         out_rows=out_rows, rows=rows, lines=rows * stride + 3 - stride, words=words, phases=phases, sums=sums,
         turned=turned, wide=wide,
     )  # fmt: skip
+
+
+def stream_loops(op: Op, precision: Precision, stored_bits: int) -> Turns:
+    """`hw_depthwise_conv2d.c`: its own loops, or the portable ones of shapes that it leaves."""
+    cut = depthwise_streams(op, precision)
+    if cut is None:
+        return {f"portable {loop}": turns for loop, turns in depthwise_loops(op, precision, stored_bits).items()}
+    channels, quads, stride = op.in_shape[0], math.ceil(op.in_shape[0] / LANES), op.stride[0]
+    (in_rows, in_width), pad = (op.in_shape[1:], op.padding[0]) if not cut.turned else (op.in_shape[:0:-1], op.padding[1])
+    lines = inside = words = 0
+    for first in range(0, cut.out_rows, cut.rows):
+        length, top = min(cut.rows, cut.out_rows - first), first * stride - pad
+        below = top + length * stride + 3 - stride
+        lines, inside, words = lines + below - top, inside + min(below, in_rows) - max(top, 0), words + length * cut.words
+    packed, stored, bytewise = inside * cut.phases * cut.words, words * cut.sums / 4, channels % LANES > 0
+    return {
+        "call": 1,
+        "tile": cut.tiles * quads,
+        "packed line": inside * quads,
+        "packed phase": inside * cut.phases * quads,
+        "packed words": packed * quads,
+        "padded words": (lines - inside) * cut.words * quads,
+        "channel of a tile": cut.tiles * channels,
+        "product": channels * words,
+        "stored sums": channels * stored,
+        "stored codes": quads * stored,
+        "finished row": quads * cut.out_rows,
+        "output": math.prod(op.out_shape),
+        "packed bytes": bytewise * packed * quads,
+        "gathered bytes": bytewise * inside * in_width * channels,
+        "stored bytes": bytewise * stored * quads,
+        "output by bytes": bytewise * math.prod(op.out_shape),
+        "packed phase of bytes": bytewise * inside * cut.phases * quads,
+    }
+
+
+def depthwise_scratch(op: Op, precision: Precision) -> int:
+    cut = depthwise_streams(op, precision)
+    return cut.scratch_bytes() if cut else 0
+
+
+def linear_scratch(op: Op, precision: Precision) -> int:
+    """Two bytes for each code of the input; weights stored at 3 bits meet 18 words for 32 codes."""
+    return -(-op.reduction // 32) * 72 if precision.weight_bits <= 3 else -(-op.reduction // 16) * 32
+
+
+def linear_loops(op: Op, _: Precision, stored_bits: int) -> Turns:
+    """`hw_linear.c`, and others like it: arranging inputs, then words of 1, 2 or 4 rows at once."""
+    inputs, outputs = op.reduction, op.out_channels
+    words, pairs, quads = math.ceil(inputs * stored_bits / 32), math.ceil(outputs / 2), math.ceil(outputs / 4)
+    return {
+        "call": 1,
+        "arranged input": inputs,
+        "stored word": words,
+        "row": outputs,
+        "word of a row": outputs * words,
+        "pair of rows": pairs,
+        "word of a pair": pairs * words,
+        "input of a pair": pairs * inputs,
+        "four rows": quads,
+        "word of four": quads * words,
+        "input of four": quads * inputs,
+    }
+
+
+WIDE, CODES, MOST_CODES, WORTH_A_TABLE = 16, 256, 257, 1024
+"""Channels that a pool sums at once, values of a byte, codes that 16 bits sum, and sums that a table is made for."""
+
+
+def pool_loops(op: Op, _: Precision, __: int) -> Turns:
+    """`hw_avg_pool.c` and `hw_max_pool.c`: sixteen and four channels at a time where they come in fours, else one by one."""
+    pixels, channels = math.prod(op.out_shape[1:]), op.out_channels
+    at_once = op.kind is OpKind.AVG_POOL and op.in_shape[2] == op.kernel[1] and math.prod(op.kernel) <= MOST_CODES
+    window = {"": 1, " row": 1 if at_once else op.kernel[0], " code": math.prod(op.kernel)}
+    by_words = channels % LANES == 0
+    vectors = {"sixteen": pixels * (channels // WIDE) * by_words, "four": pixels * (channels % WIDE // LANES) * by_words}
+    return {
+        "call": 1,
+        "row": op.out_shape[1] * by_words,
+        "pixel": pixels * by_words,
+        **{f"{width}{part}": turns * times for width, turns in vectors.items() for part, times in window.items()},
+        "pixel of bytes": pixels * (not by_words),
+        **{f"byte{part}": pixels * channels * times * (not by_words) for part, times in window.items()},
+    }
+
+
+def requantize_loops(op: Op, _: Precision, __: int) -> Turns:
+    """`hw_requantize.c`: a table first where codes are more than a byte has values."""
+    count = math.prod(op.out_shape)
+    many = count > CODES
+    return {
+        "call": 1,
+        "table": many,
+        "eight codes": many * (count // 8),
+        "code after eights": many * (count % 8),
+        "code": (not many) * count,
+    }
+
+
+def add_loops(op: Op, precision: Precision, _: int) -> Turns:
+    """`hw_add.c`: many sums of codes below 16 come from a table."""
+    count = math.prod(op.out_shape)
+    by_table = count >= WORTH_A_TABLE and precision.activation_bits <= 4
+    return {"call": 1, "table": by_table, "sum by table": by_table * count, "sum": (not by_table) * count}
+
+
+CORTEX_M = Body(
+    folder="cortex_m",
+    number=1,
+    isas=(Isa.ARMV7E_M, Isa.ARMV8_M_MAINLINE_DSP),
+    scratch={
+        OpKind.CONV2D: convolution_scratch,
+        OpKind.DEPTHWISE_CONV2D: depthwise_scratch,
+        OpKind.LINEAR: linear_scratch,
+    },
+    loops={
+        OpKind.CONV2D: convolution_loops,
+        OpKind.DEPTHWISE_CONV2D: stream_loops,
+        OpKind.LINEAR: linear_loops,
+        OpKind.ADD: add_loops,
+        OpKind.MAX_POOL: pool_loops,
+        OpKind.AVG_POOL: pool_loops,
+        OpKind.REQUANTIZE: requantize_loops,
+    },
+)

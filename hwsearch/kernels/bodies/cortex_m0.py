@@ -1,4 +1,4 @@
-"""How the kernels in `kernels/c/cortex_m0/` cut their work: their working memory.
+"""How the kernels in `kernels/c/cortex_m0/` cut their work: their working memory and the turns of their loops.
 
 `hw_blocks.h`: the output is dealt to equal parts, of which the pixels at one place are computed together; the input under a
 tile of places is packed once, to two words per position and channel. The C code computes the same sizes.
@@ -7,10 +7,15 @@ tile of places is packed once, to two words per position and channel. The C code
 import math
 from dataclasses import dataclass
 
-from hwsearch.graph.op import Op
+from hwsearch.emulation.isa import Isa
+from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.kernels.bodies.body import Body, Turns
+from hwsearch.kernels.bodies.portable import depthwise_loops
 
-MOST_FILTERS, MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, CHANNEL_BYTES, SHORTEST_RUN = 3, 32, 16, 16384, 8192, 8
+BLOCK_FILTERS = 3
+"""Filters multiplied together (`MOST_FILTERS` of `hw_blocks.h`): as many as give six sums with two words of pixels."""
+MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, CHANNEL_BYTES, SHORTEST_RUN = 32, 16, 16384, 8192, 8
 STRETCH_BYTES, COLUMN_BYTES = 16, 48
 FEW_ROWS = 12
 """A depthwise convolution with fewer output rows goes one pixel at a time."""
@@ -78,7 +83,7 @@ class Blocks:
     def scratch_bytes(self) -> int:
         """The tile, expanded weights of three filters, stretches, one pixel of padding."""
         stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 1)
-        return self.tile_bytes + 4 * MOST_FILTERS * self.window + stretches + -(-self.channels // 4) * 4
+        return self.tile_bytes + 4 * BLOCK_FILTERS * self.window + stretches + -(-self.channels // 4) * 4
 
 
 def blocks(op: Op, precision: Precision) -> Blocks:
@@ -102,6 +107,33 @@ def blocks(op: Op, precision: Precision) -> Blocks:
     return tile(rows, columns)
 
 
+def convolution_loops(op: Op, precision: Precision, _: int) -> Turns:
+    """`hw_conv2d.c`: packing, expanding, multiplying three filters or the rest, finishing."""
+    cut, outputs = blocks(op, precision), op.out_channels // op.groups
+    whole, rest = divmod(outputs, BLOCK_FILTERS)
+    parts = whole + (rest > 0)
+    tiles, places = op.groups * cut.tiles, op.groups * cut.part_h * cut.part_w
+    packed = tiles * cut.in_rows * cut.positions * (math.prod(op.kernel) if cut.gathered else 1)
+    rows = op.groups * cut.part_h * -(-cut.part_w // cut.columns)
+    return {
+        "call": 1,
+        "tile": tiles,
+        "packed position": packed * cut.lanes,
+        "packed word": packed * cut.channels,
+        "summed window": tiles * cut.rows * cut.columns * cut.lanes * cut.runs,
+        "expanded block": tiles * parts,
+        "expanded weights of three": tiles * whole * cut.window,
+        "expanded weight of the rest": tiles * rest * cut.window,
+        "row of places": rows * parts,
+        "stretch": places * parts * (cut.runs + cut.window // cut.limit),
+        "product with three": places * whole * cut.window,
+        "product with one": places * (rest == 1) * cut.window,
+        "product with two": places * (rest == 2) * cut.window,
+        "finished row": rows * cut.lanes * outputs,
+        "output": math.prod(op.out_shape),
+    }
+
+
 def _part(out_h: int, out_w: int, lanes: int) -> tuple[int, int]:
     """Height and width of the parts that waste the fewest places; of equal ones the widest."""
     splits = [2**i for i in reversed(range(lanes.bit_length()))]
@@ -118,6 +150,11 @@ class ChannelTile:
     rows: int
     in_rows: int
     in_columns: int
+
+    @property
+    def way(self) -> str:
+        """Whether the pixels of several lanes share words."""
+        return "single" if self.lanes == 1 else "shared"
 
     def scratch_bytes(self) -> int:
         """Packed codes and totals, a word each."""
@@ -142,3 +179,47 @@ def channel_tile(op: Op, precision: Precision) -> ChannelTile | None:
     while rows > 1 and tile(rows).scratch_bytes() > CHANNEL_BYTES:
         rows = (rows + 1) // 2
     return tile(rows)
+
+
+def channel_loops(op: Op, precision: Precision, stored_bits: int) -> Turns:
+    """`hw_depthwise_conv2d.c`: some where pixels share words, others where not, the portable ones of shapes that it leaves."""
+    cut = channel_tile(op, precision)
+    if cut is None:
+        return {f"portable {loop}": turns for loop, turns in depthwise_loops(op, precision, stored_bits).items()}
+    channels, tiles = op.out_channels, -(-cut.part_h // cut.rows)
+    in_rows = tiles * cut.in_rows
+    own = {
+        "call": 1,
+        "channel": channels,
+        "tile": tiles * channels,
+        "packed row": channels * in_rows,
+        "packed code": channels * in_rows * cut.in_columns,
+        "summed row": channels * cut.part_h,
+        "summed place": channels * cut.part_h * cut.part_w,
+        "finished run": channels * (tiles * cut.lanes if cut.part_w == op.out_shape[2] else cut.part_h * cut.lanes),
+        "output": math.prod(op.out_shape),
+    }
+    return {f"{way} {loop}": turns * (way == cut.way) for way in ("single", "shared") for loop, turns in own.items()}
+
+
+def depthwise_scratch(op: Op, precision: Precision) -> int:
+    cut = channel_tile(op, precision)
+    return cut.scratch_bytes() if cut else 0
+
+
+def linear_scratch(op: Op, precision: Precision) -> int:
+    """Two bytes for each code of the input, in whole words of stored codes, with room to spare as on a Cortex-M4."""
+    return -(-op.reduction // 32) * 72 if precision.weight_bits <= 3 else -(-op.reduction // 16) * 32
+
+
+CORTEX_M0 = Body(
+    folder="cortex_m0",
+    number=2,
+    isas=(Isa.ARMV6_M,),
+    scratch={
+        OpKind.CONV2D: lambda op, precision: blocks(op, precision).scratch_bytes(),
+        OpKind.DEPTHWISE_CONV2D: depthwise_scratch,
+        OpKind.LINEAR: linear_scratch,
+    },
+    loops={OpKind.CONV2D: convolution_loops, OpKind.DEPTHWISE_CONV2D: channel_loops},
+)

@@ -8,8 +8,9 @@ pixels, at least one row), for four channels at a time. The C code computes the 
 import math
 from dataclasses import dataclass
 
-from hwsearch.graph.op import Op
+from hwsearch.graph.op import Op, OpKind
 from hwsearch.graph.precision import Precision
+from hwsearch.kernels.bodies.body import Body, Turns
 
 TILE_QUADS, TILE_BYTES, SHORT_RUN, QUAD = 8, 16384, 16, 4
 STRETCH = 64
@@ -17,6 +18,8 @@ LANES = 4
 """Channels that a depthwise kernel does together."""
 WORD_PAIR_BYTES = 8
 """A quad's codes at one position and channel, and two expanded weights, are two words each."""
+WORD_CODES = {1: 32, 2: 16, 3: 8, 4: 8, 8: 4}
+"""Most codes that are taken from one word of stored weights, by the width they are used at; stored at 3 bits they go by fours."""
 
 
 def filters_per_block(precision: Precision) -> int:
@@ -109,6 +112,25 @@ def convolution_tiling(op: Op) -> ConvolutionTiling:
     return tiling()
 
 
+def convolution_loops(op: Op, precision: Precision, _: int) -> Turns:
+    """`hw_conv2d.c`: packing per tile, expanding per tile and block of filters, multiplying, finishing."""
+    cut, filters = convolution_tiling(op), op.out_channels
+    blocks = op.groups * math.ceil(filters / op.groups / filters_per_block(precision))
+    packed = op.groups * cut.tiles * cut.rows * cut.kernel[0] * cut.positions
+    return {
+        "call": 1,
+        "tile": cut.tiles,
+        "packed position": packed,
+        "packed code": packed * cut.channels,
+        "expanded weight": cut.tiles * blocks * cut.window,
+        "quad and block": cut.quads * blocks,
+        "run": cut.quads * blocks * cut.runs,
+        "product": cut.quads * blocks * cut.window,
+        "output": cut.out_h * cut.out_w * filters,
+        "output beyond whole quads": (cut.out_h % QUAD) * cut.out_w * filters,  # finished one by one
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DepthwiseStretches:
     """Stretches of one depthwise convolution: `rows` output rows, under which `in_rows` x `in_columns` inputs lie."""
@@ -144,3 +166,43 @@ def depthwise_stretches(op: Op) -> DepthwiseStretches:
         out_h=out_h, out_w=out_w, channels=op.in_shape[0], taps=math.prod(op.kernel), rows=rows,
         in_rows=(rows - 1) * op.stride[0] + op.kernel[0], in_columns=(out_w - 1) * op.stride[1] + op.kernel[1],
     )  # fmt: skip
+
+
+def depthwise_loops(op: Op, _: Precision, __: int) -> Turns:
+    """`hw_depthwise_conv2d.c`: copying, summing and finishing, per stretch, row and pixel."""
+    cut = depthwise_stretches(op)
+    pieces, by_words = cut.stretches * cut.lanes, cut.channels % LANES == 0
+    copied = pieces * cut.in_rows * cut.in_columns
+    return {
+        "call": 1,
+        "stretch of four channels": pieces,
+        "copied row": pieces * cut.in_rows,
+        "copied word": copied * by_words,
+        "copied bytes": copied * (not by_words),
+        "summed row": cut.lanes * cut.out_h,
+        "summed pixel": cut.lanes * cut.out_h * cut.out_w,
+        "finished channel": cut.stretches * cut.channels,
+        "output": cut.out_h * cut.out_w * cut.channels,
+    }
+
+
+def linear_scratch(op: Op, precision: Precision) -> int:
+    """The input in whole words of stored codes: two to a word, or four where two bits meet at most two."""
+    fours = precision.weight_bits <= 2 and precision.activation_bits == 2
+    per_word = WORD_CODES[precision.weight_bits]
+    arranged = -(-op.reduction // per_word) * per_word
+    return arranged * (1 if fours else 2)
+
+
+PORTABLE = Body(
+    folder="portable",
+    number=0,
+    isas=(),
+    scratch={
+        OpKind.CONV2D: lambda op, _: convolution_tiling(op).scratch_bytes(),
+        OpKind.DEPTHWISE_CONV2D: lambda op, _: depthwise_stretches(op).scratch_bytes(),
+        OpKind.LINEAR: linear_scratch,
+    },
+    loops={OpKind.CONV2D: convolution_loops, OpKind.DEPTHWISE_CONV2D: depthwise_loops},
+)
+"""These run wherever there are none of the core's own, so that their memory is always there."""

@@ -7,11 +7,10 @@ filters and two words thus takes 3 + 4 cycles of loads, 2 copies, 6 products and
 
 from collections.abc import Iterator
 
+from hwsearch.kernels.bodies.cortex_m0 import BLOCK_FILTERS
 from hwsearch.kernels.loops.listing import Listing, call_struct
 
 UNROLL = 8
-MOST_FILTERS = 3
-"""As many as give six sums with two words of pixels."""
 HIGH = ("r8", "r9", "r10", "r11", "r12", "lr")
 LOW_BYTES = 0x00FF00FF
 COLUMN_BYTES = 48
@@ -238,7 +237,7 @@ def expand(stored_bits: int) -> str:
 
 
 def multiply_header() -> Iterator[str]:
-    sizes = ", ".join(f"STEP_BYTES_{n} = {step_bytes(n)}" for n in range(1, MOST_FILTERS + 1))
+    sizes = ", ".join(f"STEP_BYTES_{n} = {step_bytes(n)}" for n in range(1, BLOCK_FILTERS + 1))
     yield f"enum {{ STEP_UNROLL = {UNROLL}, STRETCH_WORDS = {len(STRETCH)}, {sizes} }};\n"
     yield f"enum {{ COLUMN_BYTES = {COLUMN_BYTES} }}; /* totals of a column: [filter][lane] */"
     yield call_struct("multiply_call", CALL)

@@ -23,7 +23,7 @@ from hwsearch.integers.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, kernel
 from hwsearch.kernels.runtime import runtime_bytes
 from hwsearch.measuring.targets.kernel_sources import INCLUDES
-from hwsearch.measuring.targets.op_record import record
+from hwsearch.measuring.targets.placed_call import record
 from hwsearch.measuring.targets.target import Timing
 
 

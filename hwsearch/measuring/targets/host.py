@@ -24,7 +24,7 @@ from hwsearch.integers.cases import Case
 from hwsearch.kernels.catalogue import C_FOLDER, Kernel, kernel
 from hwsearch.measuring.targets.clock import REPEAT_NS, REPEATS, timing_of
 from hwsearch.measuring.targets.kernel_sources import INCLUDES
-from hwsearch.measuring.targets.op_record import record
+from hwsearch.measuring.targets.placed_call import record
 from hwsearch.measuring.targets.target import Timing
 
 

@@ -44,7 +44,7 @@ HEADER = """
 schema = 1
 [device]
 name = "a board on the desk"
-isa = "any"
+isa = "ARMv8-A"
 core = "any"
 clock_hz = 1_000_000_000
 flash_bytes = 1_000_000

@@ -10,6 +10,7 @@ from hwsearch.emulation import build_target
 from hwsearch.emulation.cores.cortex_m4 import CORTEX_M4
 from hwsearch.emulation.emulator import EmulatedCore
 from hwsearch.emulation.flash import NO_WAIT, STM32L4PLUS_120MHZ
+from hwsearch.emulation.isa import Isa
 from hwsearch.emulation.toolchain import build_elf, find_compiler
 from hwsearch.errors import ProfileError, ToolchainError
 from hwsearch.graph.op import Op, OpKind
@@ -202,7 +203,7 @@ def test_the_flash_of_a_profile_becomes_lines_of_caches() -> None:
 
 
 def device(core: str) -> Device:
-    return Device(name="d", isa="i", core=core, clock_hz=1, flash_bytes=1, ram_bytes=1, supply="s")
+    return Device(name="d", isa=Isa.ARMV7E_M, core=core, clock_hz=1, flash_bytes=1, ram_bytes=1, supply="s")
 
 
 def test_unknown_cores_and_compilers_are_refused() -> None:

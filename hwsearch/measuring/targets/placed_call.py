@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from hwsearch.integers.cases import Case
-from hwsearch.kernels.catalogue import REQUANTIZE_FIELDS, arguments, op_bytes, pack_weights, scratch_bytes
+from hwsearch.kernels.catalogue import REQUANTIZE_FIELDS, arguments, op_bytes, pack_weights
+from hwsearch.kernels.layout import largest_scratch_bytes
 
 Place = Callable[[bytes], int]
 """Puts data into memory and returns their address."""
@@ -16,7 +17,7 @@ def record(case: Case, pointer_bits: int, constant: Place, variable: Place, outp
     constants, op = case.constants, case.op
     inputs = [variable(codes.tobytes()) for codes in case.inputs]
 
-    scratch = scratch_bytes(op, case.precision)
+    scratch = largest_scratch_bytes(op, case.precision)
     pointers: dict[str, int | tuple[int, int]] = {
         "input": (inputs[0], inputs[-1] if len(inputs) > 1 else 0),
         "output": output,
