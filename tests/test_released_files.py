@@ -43,7 +43,7 @@ def test_a_journal_of_schema_1(tmp_path: Path) -> None:
 
 def test_a_final_model_of_schema_1() -> None:
     final = load_final(RUN / "final.npz")
-    assert final.shape.kind is PolicyKind.STATIC
+    assert final.policy.kind is PolicyKind.STATIC
     assert final.budget.latency_us == 7000 and final.paths[0] == final.cost.worst
 
 
