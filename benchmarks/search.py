@@ -134,8 +134,8 @@ def price_seconds(space: SearchSpace, costs: CostModel, records: Sequence[dict[s
     proposals = [read_proposal(space, record["params"]) for record in records if "params" in record]
     began = time.process_time()
     for proposal in proposals:
-        menu, shape = builder.menu(proposal)
-        costs.paths(menu, shape)
+        menu, policy = builder.menu(proposal)
+        costs.paths(menu, policy)
     return time.process_time() - began
 
 

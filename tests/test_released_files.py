@@ -16,6 +16,7 @@ from hwsearch.study.trial_log import TrialLog
 
 DATA = Path(__file__).parent / "data"
 RUN, BUNDLE = DATA / "run_schema1", DATA / "bundle_schema1"
+RUN_2, BUNDLE_2 = DATA / "run_schema2", DATA / "bundle_schema2"
 
 
 def test_a_job_of_schema_1() -> None:
@@ -43,7 +44,7 @@ def test_a_journal_of_schema_1(tmp_path: Path) -> None:
 
 def test_a_final_model_of_schema_1() -> None:
     final = load_final(RUN / "final.npz")
-    assert final.shape.kind is PolicyKind.STATIC
+    assert final.policy.kind is PolicyKind.STATIC
     assert final.budget.latency_us == 7000 and final.paths[0] == final.cost.worst
 
 
@@ -61,3 +62,29 @@ def test_a_model_of_schema_1_computes_what_it_did() -> None:
     with np.load(BUNDLE / "vectors.npz") as vectors:
         found = run_model(model, vectors["inputs"][:16])
         assert (found.logits == vectors["logits"][:16]).all()
+
+
+# --- schema 2 ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_front_of_schema_2_is_that_of_schema_1_and_names_its_objectives() -> None:
+    written = json.loads((RUN_2 / "front.json").read_text())
+    assert written["schema"] == 2 and written["objectives"] == ["accuracy", "mean_latency"]
+    assert load_front(RUN_2) == load_front(RUN)
+
+
+def test_a_journal_of_schema_2(tmp_path: Path) -> None:
+    journal = tmp_path / "trials.jsonl"
+    journal.write_bytes((RUN_2 / "trials.jsonl").read_bytes())
+    header = json.loads(journal.read_text().splitlines()[0])
+    with TrialLog.open(journal, {key: value for key, value in header.items() if key != "schema"}, resume=True) as log:
+        assert {log.trials[point.trial].point for point in load_front(RUN_2).points} == set(load_front(RUN_2).points)
+
+
+def test_a_manifest_of_schema_2_says_what_schema_1_said() -> None:
+    first, second = read_manifest(BUNDLE), read_manifest(BUNDLE_2)
+    assert json.loads((BUNDLE_2 / MANIFEST_FILE).read_text())["schema"] == 2
+    assert (first.menu, first.policy, first.thresholds, first.paths) == (
+        second.menu, second.policy, second.thresholds, second.paths,
+    )  # fmt: skip
+    assert (first.accuracy, first.certificate, first.budget) == (second.accuracy, second.certificate, second.budget)

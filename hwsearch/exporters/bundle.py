@@ -188,7 +188,7 @@ def _manifest(final: FinalModel, folder: Path, program: Program, profile: Hardwa
         seed=final.seed,
         network=final.model.network.name,
         menu=final.model.menu,
-        policy=final.shape,
+        policy=final.policy,
         thresholds=final.model.thresholds,
         paths=final.paths,
         shares=final.shares,

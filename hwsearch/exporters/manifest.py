@@ -45,7 +45,7 @@ def _menu(given: Menu | dict[str, Any]) -> Menu:
     return given if isinstance(given, Menu) else Menu.from_json(given)
 
 
-def _shape(given: PolicyShape | dict[str, Any]) -> PolicyShape:
+def _policy(given: PolicyShape | dict[str, Any]) -> PolicyShape:
     return given if isinstance(given, PolicyShape) else PolicyShape.from_json(given)
 
 
@@ -63,7 +63,7 @@ class Manifest(_Section):
     seed: int
     network: str
     menu: Annotated[Menu, PlainValidator(_menu), PlainSerializer(Menu.to_json)]
-    policy: Annotated[PolicyShape, PlainValidator(_shape), PlainSerializer(PolicyShape.to_json)]
+    policy: Annotated[PolicyShape, PlainValidator(_policy), PlainSerializer(PolicyShape.to_json)]
     thresholds: tuple[int, ...]
     paths: tuple[Cost, ...]
     shares: tuple[float, ...]

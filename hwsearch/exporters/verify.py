@@ -114,11 +114,11 @@ def _contents(subject: _Subject) -> Iterator[Check]:
 
 
 def _has_its_policy(subject: _Subject) -> bool:
-    """The model's kind and its gate are those of a policy of the manifest's shape, which is the one that is priced."""
-    gate, model, shape = subject.model.gate, subject.model, subject.bundle.manifest.policy
-    if model.menu.kind is not shape.kind:
+    """The model's kind and its gate are those of the manifest's policy, which is the one that is priced."""
+    gate, model, policy = subject.model.gate, subject.model, subject.bundle.manifest.policy
+    if model.menu.kind is not policy.kind:
         return False
-    wanted = controller_of(shape, model.network.input_shape, len(model.menu.entries))
+    wanted = controller_of(policy, model.network.input_shape, len(model.menu.entries))
     return (gate.network.ops if gate else None) == (wanted.ops if wanted else None)
 
 

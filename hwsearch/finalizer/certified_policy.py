@@ -79,14 +79,14 @@ class Mean:
         return [MeanLimit(limit=limit, path_costs=costs) for limit, costs in pairs if limit is not None]
 
 
-def certify(folded: Folded, shape: PolicyShape, task: Task, mean: Mean, *, seed: int, delta: float) -> Certified:
+def certify(folded: Folded, policy: PolicyShape, task: Task, mean: Mean, *, seed: int, delta: float) -> Certified:
     """Fit the policy on the search split; take the highest rung of its ladder whose mean cost is certified.
 
     Without a limit on the mean the fitted policy is taken and its mean bounded. Raises InfeasibleBudget if even the first
     entry alone costs more than a mean limit.
     """
     results = entry_results(folded.model, folded.search, task.search_split, mean.paths)
-    ladder = build_ladder(folded.model, shape, results, folded.search, quantizer=folded.quantizer, seed=seed)
+    ladder = build_ladder(folded.model, policy, results, folded.search, quantizer=folded.quantizer, seed=seed)
     taken = [decisions(rung, folded.calibration) for rung in ladder]
     index = len(ladder) - 1
     if mean.limits:

@@ -80,10 +80,10 @@ def finalize(
     )  # fmt: skip
     trained = _train(job, supernet, teacher_of(float_model, supernet, space, task))
     # Training held the limits without copies; they make every path faster within the same limit on flash.
-    menu = with_copies(trained.menu, costs, budget.flash_bytes, point.shape)
-    paths = costs.paths(menu, point.shape)
+    menu = with_copies(trained.menu, costs, budget.flash_bytes, point.policy)
+    paths = costs.paths(menu, point.policy)
     folded = fold(trained.supernet, menu, task)
-    certified = certify(folded, point.shape, task, Mean(paths=paths, budget=budget), seed=seed, delta=delta)
+    certified = certify(folded, point.policy, task, Mean(paths=paths, budget=budget), seed=seed, delta=delta)
     if not budget.is_met(certified.cost):
         raise InfeasibleBudget(
             f"A final model must meet its budget, but shares over its limits are {budget.excess(certified.cost)}; "
@@ -93,7 +93,7 @@ def finalize(
         float_accuracy = {} if float_model is None else {n: accuracy(float_model, part) for n, part in _parts(task).items()}
     codes = trained.supernet.encode(task.test.images[:SAMPLES])
     return FinalModel(
-        model=certified.model, shape=point.shape, task=task.name, profile=costs.profile.name, budget=budget, paths=paths,
+        model=certified.model, policy=point.policy, task=task.name, profile=costs.profile.name, budget=budget, paths=paths,
         shares=certified.shares, cost=certified.cost, accuracy=_accuracies(certified.model, trained.supernet, task),
         float_accuracy=float_accuracy, certificate=certified.certificate, seed=seed, sample_codes=codes,
         sample_labels=task.test.labels[:SAMPLES].numpy().astype(np.int32), notes={**trained.notes, **certified.notes},
@@ -102,7 +102,7 @@ def finalize(
 
 def problem_of(point: FrontPoint, space: SearchSpace, costs: CostModel, budget: Budget) -> Problem:
     """The menus among which a front point is finalized."""
-    return Problem(menu=point.menu, shape=point.shape, space=space, costs=costs, budget=budget)
+    return Problem(menu=point.menu, policy=point.policy, space=space, costs=costs, budget=budget)
 
 
 def teacher_of(float_model: nn.Module | None, supernet: Supernet, space: SearchSpace, task: Task) -> Teacher:

@@ -1,7 +1,7 @@
 """What a menu may cost, checked exactly and in device units, and the refusal of budgets that no menu of its kind meets.
 
 Two kinds of limits hold at once: the user's budget, and the promise of the front point that is being finalized, whose
-latencies no training may exceed. BitGates see them per column: the entry (or entries) that one set of gates decides.
+latencies no training may exceed. Bit gates see them per column: the entry (or entries) that one set of gates decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ Choice = Mapping[str, Precision]
 class Problem:
     """Menus of one kind and number of entries, how they are priced, and the budget they must meet.
 
-    `menu` gives the kind and the exits; `shape` is the policy's.
+    `menu` gives the kind and the exits; `policy` is what picks among its entries.
     """
 
     menu: Menu
-    shape: PolicyShape
+    policy: PolicyShape
     space: SearchSpace
     costs: CostModel
     budget: Budget
@@ -56,7 +56,7 @@ class Problem:
 
     def paths(self, choices: Sequence[Choice]) -> tuple[Cost, ...]:
         """Price of the whole inference ending at each entry."""
-        return self.costs.paths(self.with_choices(choices), self.shape)
+        return self.costs.paths(self.with_choices(choices), self.policy)
 
     def unit_prices(self) -> dict[str, list[UnitPrice]]:
         """What each precision of each unit adds to the longest inference."""
@@ -141,7 +141,7 @@ def limits_of(problem: Problem, floor: Choice, shares: Sequence[float]) -> Limit
     Where the floor is slower than the point, the promise is the floor's latency. If even the floor would break a mean limit
     at these shares, training reckons with all inputs at the first entry.
     """
-    start = problem.costs.paths(problem.menu, problem.shape)
+    start = problem.costs.paths(problem.menu, problem.policy)
     least = problem.paths([floor] * problem.columns)
     return Limits(
         problem=problem,

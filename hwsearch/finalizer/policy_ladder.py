@@ -81,23 +81,23 @@ def decisions(model: IntegerModel, answers: Answers) -> NDArray[np.int64]:
 
 
 def build_ladder(
-    model: IntegerModel, shape: PolicyShape, results: EntryResults, answers: Answers, *, quantizer: InputQuantizer, seed: int
+    model: IntegerModel, policy: PolicyShape, results: EntryResults, answers: Answers, *, quantizer: InputQuantizer, seed: int
 ) -> tuple[IntegerModel, ...]:
-    """Rungs from the first entry alone to the policy of this shape; `results` are what `answers` amount to.
+    """Rungs from the first entry alone to the policy as fitted; `results` are what `answers` amount to.
 
     `model` needs no policy yet; `quantizer` is that of its input.
     """
-    if shape.kind.has_controller:
-        controller = fit_policy(shape, results, input_quantizer=quantizer, seed=seed).controller()
+    if policy.kind.has_controller:
+        controller = fit_policy(policy, results, input_quantizer=quantizer, seed=seed).controller()
         return _controller_ladder(replace(model, gate=controller), answers, results.relative_latencies)
-    return _threshold_ladder(model, shape, results) if shape.kind.escalates else (model,)
+    return _threshold_ladder(model, policy, results) if policy.kind.escalates else (model,)
 
 
-def _threshold_ladder(model: IntegerModel, shape: PolicyShape, results: EntryResults) -> tuple[IntegerModel, ...]:
-    """Escalation shares grow from none to the shape's."""
-    rows: list[NDArray[np.int64]] = [np.zeros(len(shape.escalation), dtype=np.int64)]
+def _threshold_ladder(model: IntegerModel, policy: PolicyShape, results: EntryResults) -> tuple[IntegerModel, ...]:
+    """Escalation shares grow from none to the policy's."""
+    rows: list[NDArray[np.int64]] = [np.zeros(len(policy.escalation), dtype=np.int64)]
     for share in np.linspace(0, 1, RUNGS + 1)[1:]:
-        real = fit_thresholds(results.margins, [share * one for one in shape.escalation])
+        real = fit_thresholds(results.margins, [share * one for one in policy.escalation])
         units = zip(real, model.entries, strict=False)
         whole = np.array([integer_threshold(threshold, entry.logit_step) for threshold, entry in units], dtype=np.int64)
         rows.append(np.maximum(rows[-1], whole))  # a later stage's threshold may not fall where an earlier one rises

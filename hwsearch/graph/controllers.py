@@ -24,22 +24,22 @@ EXIT_GRID = 2
 # --- controllers ------------------------------------------------------------------------------------------------------
 
 
-def gate_graph(shape: PolicyShape, input_shape: Shape, n_entries: int) -> Network:
+def gate_graph(policy: PolicyShape, input_shape: Shape, n_entries: int) -> Network:
     """The gate as priced operations: `gate.pool` (absent where nothing is to pool), `gate.hidden`, `gate.choice`.
 
-    The grid has at most `shape.gate_grid` rows and columns; rows and columns that do not fill a window are left out.
+    The grid has at most `policy.gate_grid` rows and columns; rows and columns that do not fill a window are left out.
 
-    >>> shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=4, gate_hidden=8)
-    >>> [(op.name, op.in_shape, op.out_shape) for op in gate_graph(shape, (1, 8, 8), 3).ops]
+    >>> policy = PolicyShape(kind=PolicyKind.GATE, gate_grid=4, gate_hidden=8)
+    >>> [(op.name, op.in_shape, op.out_shape) for op in gate_graph(policy, (1, 8, 8), 3).ops]
     [('gate.pool', (1, 8, 8), (1, 4, 4)), ('gate.hidden', (1, 4, 4), (8,)), ('gate.choice', (8,), (3,))]
     """
-    if shape.gate_grid < 1 or shape.gate_hidden < 1 or n_entries < 2:
+    if policy.gate_grid < 1 or policy.gate_hidden < 1 or n_entries < 2:
         raise SpaceError(
             "A gate must have a grid and hidden units of 1 or more and 2 entries or more, "
-            f"but has {shape.gate_grid}, {shape.gate_hidden} and {n_entries}; correct the policy's shape."
+            f"but has {policy.gate_grid}, {policy.gate_hidden} and {n_entries}; correct the policy."
         )
     channels, height, width = input_shape
-    window = (-(-height // shape.gate_grid), -(-width // shape.gate_grid))
+    window = (-(-height // policy.gate_grid), -(-width // policy.gate_grid))
     pooled = (channels, height // window[0], width // window[1])
     pool = Op(
         name="gate.pool", kind=OpKind.AVG_POOL, inputs=(INPUT,), in_shape=input_shape, out_shape=pooled,
@@ -48,10 +48,10 @@ def gate_graph(shape: PolicyShape, input_shape: Shape, n_entries: int) -> Networ
     before = () if window == (1, 1) else (pool,)
     hidden = Op(
         name="gate.hidden", kind=OpKind.LINEAR, inputs=(before[0].name if before else INPUT,), in_shape=pooled,
-        out_shape=(shape.gate_hidden,), activation=Activation.RELU,
+        out_shape=(policy.gate_hidden,), activation=Activation.RELU,
     )  # fmt: skip
     choice = Op(
-        name="gate.choice", kind=OpKind.LINEAR, inputs=("gate.hidden",), in_shape=(shape.gate_hidden,), out_shape=(n_entries,)
+        name="gate.choice", kind=OpKind.LINEAR, inputs=("gate.hidden",), in_shape=(policy.gate_hidden,), out_shape=(n_entries,)
     )
     return Network((*before, hidden, choice), input_shape, "gate")
 
@@ -60,9 +60,9 @@ CONTROLLERS: Mapping[PolicyKind, Callable[[PolicyShape, Shape, int], Network]] =
 """What gives the controller of each kind that has one, its logits as many as the menu's entries."""
 
 
-def controller_of(shape: PolicyShape, input_shape: Shape, n_entries: int) -> Network | None:
+def controller_of(policy: PolicyShape, input_shape: Shape, n_entries: int) -> Network | None:
     """The network that picks among `n_entries` from an input of this shape; None where the kind has no controller."""
-    return CONTROLLERS[shape.kind](shape, input_shape, n_entries) if shape.kind.has_controller else None
+    return CONTROLLERS[policy.kind](policy, input_shape, n_entries) if policy.kind.has_controller else None
 
 
 def controller_assignment(controller: Network) -> BitAssignment:

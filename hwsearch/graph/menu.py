@@ -4,7 +4,7 @@ What a kind of policy is, it says by its traits; whoever prices, trains, runs or
 it is. A new kind is a member and a row of `_TRAITS` here, what it learns and how in `predictors/`, and a row in each dict
 literal over kinds (`tests/graph/test_policy_kinds.py` lists them and holds them complete).
 
-A menu and a policy's shape are written the same way wherever they are kept: in `front.json`, in a search's journal, in a model's
+A menu and a policy are written the same way wherever they are kept: in `front.json`, in a search's journal, in a model's
 file and in a bundle's manifest (`to_json`, `from_json`).
 """
 
@@ -193,12 +193,12 @@ class PolicyShape:
     escalation: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """All of the shape; the inverse of `from_json`."""
+        """All of the policy; the inverse of `from_json`."""
         return {**asdict(self), "kind": str(self.kind), "escalation": list(self.escalation)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """A shape as `to_json` wrote it; raises SpaceError on a damaged record."""
+        """A policy as `to_json` wrote it; raises SpaceError on a damaged record."""
         try:
             known = {**record, "kind": PolicyKind(record["kind"]), "escalation": tuple(map(float, record["escalation"]))}
             return cls(**known)

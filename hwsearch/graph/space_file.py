@@ -43,7 +43,7 @@ class ExitTable(_Table):
 
 
 class PoliciesTable(_Table):
-    """Kinds of policy a search may choose from, and the ranges of their shapes."""
+    """Kinds of policy a search may choose from, and the ranges of what they vary."""
 
     kinds: Annotated[tuple[PolicyKind, ...], Field(min_length=1)] = (PolicyKind.STATIC,)
     max_entries: Annotated[int, Field(ge=1, le=MAX_ENTRIES)] = 2

@@ -16,25 +16,29 @@ _ALWAYS = ("hw_model.c", "hw_governor.c")
 RUNTIME_HEADERS = ("hw_model_data.h", "hw_run.h", "hw_decide.h", "hw_governor.h")
 ENTRY_POINTS = ("hw_model_run", "hw_model_run_between", "hw_model_run_governed", "hw_governor_init")
 """What a firmware may call; everything else is linked only if these need it."""
-POLICIES = {
-    PolicyKind.STATIC: "hw_policy_static",
-    PolicyKind.GATE: "hw_policy_gate",
-    PolicyKind.CASCADE: "hw_policy_cascade",
-    PolicyKind.EXIT: "hw_policy_cascade",
-}
-"""The function that runs each policy, in a source named after it."""
 _NO_MODEL = "hw_no_model.c"
 """Stands for the data and the kernel that decides, each as small as a section can be."""
 
 
+def policy_function(kind: PolicyKind) -> str:
+    """The function that runs a policy, in a source named after it; what it does follows from the kind's traits.
+
+    >>> [policy_function(kind) for kind in PolicyKind]
+    ['hw_policy_static', 'hw_policy_gate', 'hw_policy_cascade', 'hw_policy_cascade']
+    """
+    if kind.has_controller:
+        return "hw_policy_gate"
+    return "hw_policy_cascade" if kind.escalates else "hw_policy_static"
+
+
 def runtime_sources(kind: PolicyKind) -> tuple[str, ...]:
     """Sources below `C_FOLDER` that a package of this policy has besides kernels."""
-    return (*_ALWAYS, f"{POLICIES[kind]}.c")
+    return (*_ALWAYS, f"{policy_function(kind)}.c")
 
 
 def runtime_bytes(compiler: Compiler) -> dict[PolicyKind, dict[str, int]]:
     """Flash of each policy's package without kernels and data: own code as `runtime`, and what the compiler's library adds."""
-    return {kind: _linked(compiler, kind) for kind in POLICIES}
+    return {kind: _linked(compiler, kind) for kind in PolicyKind}
 
 
 def _linked(compiler: Compiler, kind: PolicyKind) -> dict[str, int]:
@@ -45,7 +49,7 @@ def _linked(compiler: Compiler, kind: PolicyKind) -> dict[str, int]:
                 out=Path(folder) / "hw_runtime.elf",
                 compiler=compiler,
                 includes=[C_FOLDER],
-                macros=[f"HW_POLICY={POLICIES[kind]}"],
+                macros=[f"HW_POLICY={policy_function(kind)}"],
                 keep=ENTRY_POINTS,
             )
         )

@@ -223,8 +223,8 @@ def _exit_heads(ops: Sequence[Op]) -> Iterator[tuple[Op, bool]]:
 def _gates(ops: Sequence[Op]) -> Iterator[tuple[Op, bool]]:
     """BitGates of every size on a network's input, and their decisions; True where one gives logits."""
     for grid, hidden, entries in product(GATE_GRIDS, GATE_HIDDEN, MENU_SIZES):
-        shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=hidden)
-        gate = gate_graph(shape, ops[0].in_shape, entries)
+        policy = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=hidden)
+        gate = gate_graph(policy, ops[0].in_shape, entries)
         yield from ((op, op is gate.output) for op in gate.ops)
     yield from ((argmax_op(entries), False) for entries in MENU_SIZES)
 

@@ -13,9 +13,9 @@ def parameters(space: SearchSpace) -> tuple[Parameter, ...]:
     return ()
 
 
-def shape(params: Params, entries: int) -> PolicyShape:
+def policy_of(params: Params, entries: int) -> PolicyShape:
     return PolicyShape(kind=PolicyKind.CASCADE, escalation=escalation_of(params, entries - 1))
 
 
-def fit(shape: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> Thresholds:
-    return Thresholds(fit_thresholds(results.margins, shape.escalation))
+def fit(policy: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> Thresholds:
+    return Thresholds(fit_thresholds(results.margins, policy.escalation))

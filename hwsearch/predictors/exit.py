@@ -29,9 +29,9 @@ def chosen_exits(params: Params) -> tuple[str, ...]:
     return tuple(params["exits"].split(ALL_EXITS))
 
 
-def shape(params: Params, entries: int) -> PolicyShape:
+def policy_of(params: Params, entries: int) -> PolicyShape:
     return PolicyShape(kind=PolicyKind.EXIT, escalation=escalation_of(params, entries - 1))
 
 
-def fit(shape: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> Thresholds:
-    return Thresholds(fit_thresholds(results.margins, shape.escalation))
+def fit(policy: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> Thresholds:
+    return Thresholds(fit_thresholds(results.margins, policy.escalation))

@@ -40,21 +40,21 @@ def parameters(space: SearchSpace) -> tuple[Parameter, ...]:
     )
 
 
-def shape(params: Params, entries: int) -> PolicyShape:
+def policy_of(params: Params, entries: int) -> PolicyShape:
     return PolicyShape(
         kind=PolicyKind.GATE, gate_grid=params["gate_grid"], gate_hidden=params["gate_hidden"], trade_off=params["trade_off"]
     )
 
 
-def fit(shape: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> "Gate":
-    trained = train_gate(results.images, results.losses, results.relative_latencies, shape, seed=seed)
-    return quantize_gate(trained, results.images, shape, input_quantizer)
+def fit(policy: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> "Gate":
+    trained = train_gate(results.images, results.losses, results.relative_latencies, policy, seed=seed)
+    return quantize_gate(trained, results.images, policy, input_quantizer)
 
 
-def gate_network(shape: PolicyShape, input_shape: Shape, n_entries: int, *, seed: int) -> nn.Sequential:
+def gate_network(policy: PolicyShape, input_shape: Shape, n_entries: int, *, seed: int) -> nn.Sequential:
     """The gate in float: images `[N, C, H, W]` to scores `[N, n_entries]`; at the start it has no preference."""
-    graph = gate_graph(shape, input_shape, n_entries)
-    hidden, choice = nn.Linear(graph["gate.hidden"].reduction, shape.gate_hidden), nn.Linear(shape.gate_hidden, n_entries)
+    graph = gate_graph(policy, input_shape, n_entries)
+    hidden, choice = nn.Linear(graph["gate.hidden"].reduction, policy.gate_hidden), nn.Linear(policy.gate_hidden, n_entries)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         hidden.weight.copy_((2 * torch.rand(hidden.weight.shape, generator=generator) - 1) * (3 / hidden.in_features) ** 0.5)
@@ -68,7 +68,7 @@ def train_gate(
     images: Tensor,
     losses: NDArray[np.float64],
     relative_latencies: NDArray[np.float64],
-    shape: PolicyShape,
+    policy: PolicyShape,
     *,
     seed: int,
 ) -> nn.Sequential:
@@ -80,8 +80,8 @@ def train_gate(
     worst one, so the best score goes to the entry with the largest expected saving. (Minimising the expected price of softened
     choices directly gets stuck where one entry takes all.)
     """
-    gate = gate_network(shape, tuple(images.shape[1:]), losses.shape[1], seed=seed)
-    price = torch.from_numpy(losses + shape.trade_off * relative_latencies).float()  # [N, K]
+    gate = gate_network(policy, tuple(images.shape[1:]), losses.shape[1], seed=seed)
+    price = torch.from_numpy(losses + policy.trade_off * relative_latencies).float()  # [N, K]
     saving = price.amax(dim=1, keepdim=True) - price  # [N, K]
     saving = saving / saving.sum(dim=1).mean().clamp(min=1e-9)
     optimizer = torch.optim.AdamW(gate.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True)
@@ -130,11 +130,11 @@ class Gate(FittedPolicy):
         return fold_model(self.quantized, menu, [{}])
 
 
-def quantize_gate(gate: nn.Sequential, images: Tensor, shape: PolicyShape, input_quantizer: InputQuantizer) -> Gate:
+def quantize_gate(gate: nn.Sequential, images: Tensor, policy: PolicyShape, input_quantizer: InputQuantizer) -> Gate:
     """A float gate at w8a8; `images` calibrate its activations, the input's codes are those of the model it serves."""
     hidden, choice = gate[-3], gate[-1]
     assert isinstance(hidden, nn.Linear) and isinstance(choice, nn.Linear)
-    network = gate_graph(shape, tuple(images.shape[1:]), choice.out_features)
+    network = gate_graph(policy, tuple(images.shape[1:]), choice.out_features)
     parameters: Mapping[str, OpParameters[Tensor]] = {
         name: OpParameters(weight=layer.weight.detach(), bias=layer.bias.detach())
         for name, layer in (("gate.hidden", hidden), ("gate.choice", choice))

@@ -26,9 +26,9 @@ def parameters(space: SearchSpace) -> tuple[Parameter, ...]:
     return ()
 
 
-def shape(params: Params, entries: int) -> PolicyShape:
+def policy_of(params: Params, entries: int) -> PolicyShape:
     return PolicyShape(kind=PolicyKind.STATIC)
 
 
-def fit(shape: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> FirstEntry:
+def fit(policy: PolicyShape, results: EntryResults, input_quantizer: InputQuantizer, seed: int) -> FirstEntry:
     return FirstEntry()

@@ -25,13 +25,13 @@ class _Candidate:
     flash_bytes: int
 
 
-def with_copies(menu: Menu, costs: CostModel, flash_limit_bytes: float | None, shape: PolicyShape | None = None) -> Menu:
+def with_copies(menu: Menu, costs: CostModel, flash_limit_bytes: float | None, policy: PolicyShape | None = None) -> Menu:
     """The menu with the copies that save most time per byte, as many as the limit (or without one the device) has room for.
 
     No entry becomes slower, and flash stays within the limit if it was before.
     """
     plain = replace(menu, copies=frozenset())
-    paths = costs.paths(plain, shape)
+    paths = costs.paths(plain, policy)
     limit = costs.profile.header.device.flash_bytes if flash_limit_bytes is None else flash_limit_bytes
     room, longest_us = limit - paths[0].flash_bytes, max(path.latency_us for path in paths)
     worthwhile = [one for one in _candidates(plain, costs) if one.saved_us >= WORTH * longest_us]

@@ -81,14 +81,13 @@ class CostModel:
             ram_bytes=self.input_bytes + memory_plan(self.network, ops, assignment, self.isa).arena_bytes,
         )
 
-    def paths(self, menu: Menu, shape: PolicyShape | None = None) -> tuple[Cost, ...]:
+    def paths(self, menu: Menu, policy: PolicyShape | None = None) -> tuple[Cost, ...]:
         """Price of the whole inference ending at each entry, the policy's own work included.
 
-        `shape` is the policy's; a kind without a controller needs none. Flash and RAM are the whole model's and the same for
-        all paths.
+        A `policy` of a kind without a controller may be left out. Flash and RAM are the whole model's, the same for all paths.
         """
-        inferences = self.inferences(menu, shape)
-        controller = self._controller(menu, shape)
+        inferences = self.inferences(menu, policy)
+        controller = self._controller(menu, policy)
         flash = self._menu_flash(menu, inferences, controller)
         ram = self._menu_ram(menu, controller)
         return tuple(
@@ -101,12 +100,12 @@ class CostModel:
             for prices in inferences
         )
 
-    def inferences(self, menu: Menu, shape: PolicyShape | None = None) -> tuple[tuple[OpPrice, ...], ...]:
+    def inferences(self, menu: Menu, policy: PolicyShape | None = None) -> tuple[tuple[OpPrice, ...], ...]:
         """Price of everything that runs in an inference ending at each entry, controller and decisions included.
 
         To stop at an entry is a decision too, unless it is the last. A cascade names an operation once per run of it.
         """
-        controller = self._controller(menu, shape)
+        controller = self._controller(menu, policy)
         own = [
             self._prices_of(segment, entry.assignment, read)
             for segment, entry, read in zip(menu.segments(self.network), menu.entries, menu.read_bits(self.network), strict=True)
@@ -118,14 +117,14 @@ class CostModel:
         stages = [(*prices, *decided[index : index + 1]) for index, prices in enumerate(own)]
         return tuple(tuple(price for stage in stages[: index + 1] for price in stage) for index in range(len(stages)))
 
-    def _controller(self, menu: Menu, shape: PolicyShape | None) -> Network | None:
-        """The controller that a policy of this shape runs for this menu; None where its kind has none."""
-        if shape is None and not menu.kind.has_controller:
+    def _controller(self, menu: Menu, policy: PolicyShape | None) -> Network | None:
+        """The controller that this policy runs for this menu; None where its kind has none."""
+        if policy is None and not menu.kind.has_controller:
             return None
-        if shape is None or shape.kind is not menu.kind:
-            found = "none" if shape is None else f"that of a {shape.kind}"
-            raise ValueError(f"the shape of a {menu.kind} menu's policy must be given to price it, but {found} was")
-        return controller_of(shape, self.network.input_shape, len(menu.entries))
+        if policy is None or policy.kind is not menu.kind:
+            found = "none" if policy is None else f"that of a {policy.kind}"
+            raise ValueError(f"the policy of a {menu.kind} menu must be given to price it, but {found} was")
+        return controller_of(policy, self.network.input_shape, len(menu.entries))
 
     def _controller_prices(self, controller: Network | None) -> tuple[OpPrice, ...]:
         if controller is None:

@@ -13,18 +13,11 @@ from hwsearch.results.front import FrontPoint
 
 INK, MUTED, RULE = "#1f2933", "#7b8794", "#e4e7eb"
 ACCENT = "#c2410c"
-KIND_COLOURS = {
-    PolicyKind.STATIC: "#52606d",
-    PolicyKind.GATE: "#0f766e",
-    PolicyKind.CASCADE: "#7c3aed",
-    PolicyKind.EXIT: "#2563eb",
-}
-_KIND_SYMBOLS = {
-    PolicyKind.STATIC: "circle",
-    PolicyKind.GATE: "square",
-    PolicyKind.CASCADE: "triangle-up",
-    PolicyKind.EXIT: "diamond",
-}
+_COLOURS = ("#52606d", "#0f766e", "#7c3aed", "#2563eb", "#b45309", "#be185d", "#4d7c0f", "#0369a1")
+_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "cross", "star", "hexagon", "triangle-down")
+KIND_COLOURS = {kind: _COLOURS[place % len(_COLOURS)] for place, kind in enumerate(PolicyKind)}
+_KIND_SYMBOLS = {kind: _SYMBOLS[place % len(_SYMBOLS)] for place, kind in enumerate(PolicyKind)}
+"""A colour and a mark for each kind of policy, in the order of the kinds."""
 LOWER_EDGE = 0.05
 """How far below the front, in accuracy, a figure still reaches."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"

@@ -14,6 +14,8 @@ from hwsearch.integers.integer_model import Codes, Int32, IntegerModel
 from hwsearch.integers.model_file import load_model, save_model
 
 _ARRAYS = ("model", "sample_codes", "sample_labels")
+_KEYS = {"policy": "shape"}
+"""Keys in the file that differ from their fields: released files call a policy's record `shape`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ class FinalModel:
     """
 
     model: IntegerModel
-    shape: PolicyShape
+    policy: PolicyShape
     task: str
     profile: str
     budget: Budget
@@ -66,7 +68,8 @@ def save_final(final: FinalModel, path: Path) -> None:
         model_file = Path(folder) / "model.npz"
         save_model(final.model, model_file)
         model_bytes = np.frombuffer(model_file.read_bytes(), np.uint8)
-    record = {field.name: _plain(getattr(final, field.name)) for field in fields(final) if field.name not in _ARRAYS}
+    names = [field.name for field in fields(final) if field.name not in _ARRAYS]
+    record = {_KEYS.get(name, name): _plain(getattr(final, name)) for name in names}
     with path.open("wb") as file:
         np.savez(
             file,
@@ -92,11 +95,12 @@ def load_final(path: Path) -> FinalModel:
         model_file = Path(folder) / "model.npz"
         model_file.write_bytes(arrays["model"].tobytes())
         record = json.loads(arrays["record"].tobytes())
+        policy = PolicyShape.from_json(record.pop(_KEYS["policy"]))
         return FinalModel(
             **{
                 **record,
                 "model": load_model(model_file),
-                "shape": PolicyShape.from_json(record["shape"]),
+                "policy": policy,
                 "budget": Budget(**record["budget"]),
                 "paths": tuple(Cost(**path_cost) for path_cost in record["paths"]),
                 "shares": tuple(record["shares"]),

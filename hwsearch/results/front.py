@@ -32,7 +32,7 @@ class FrontPoint:
 
     trial: int
     menu: Menu
-    shape: PolicyShape
+    policy: PolicyShape
     accuracy: float
     shares: tuple[float, ...]
     cost: PolicyCost
@@ -161,7 +161,7 @@ def _table(points: Iterable[FrontPoint], objectives: Sequence[str]) -> str:
     for point in points:
         writer.writerow(
             [
-                point.trial, point.shape.kind, len(point.menu.entries), *point.values(columns),
+                point.trial, point.policy.kind, len(point.menu.entries), *point.values(columns),
                 " ".join(format(share, ".6g") for share in point.shares),
                 " | ".join(_entry_text(entry) for entry in point.menu.entries),
             ]
@@ -177,7 +177,7 @@ def point_to_json(point: FrontPoint) -> dict[str, Any]:
     """All of a point, as `front.json` and a search's journal keep it."""
     return {
         "trial": point.trial, "accuracy": point.accuracy, "shares": list(point.shares),
-        "menu": point.menu.to_json(), "shape": point.shape.to_json(),
+        "menu": point.menu.to_json(), "shape": point.policy.to_json(),
         "mean": asdict(point.cost.mean), "worst": asdict(point.cost.worst),
     }  # fmt: skip
 
@@ -187,7 +187,7 @@ def point_from_json(record: dict[str, Any]) -> FrontPoint:
     return FrontPoint(
         trial=record["trial"],
         menu=Menu.from_json(record["menu"]),
-        shape=PolicyShape.from_json(record["shape"]),
+        policy=PolicyShape.from_json(record["shape"]),
         accuracy=record["accuracy"],
         shares=tuple(record["shares"]),
         cost=PolicyCost(mean=Cost(**record["mean"]), worst=Cost(**record["worst"])),

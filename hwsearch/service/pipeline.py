@@ -168,7 +168,7 @@ class Pipeline:
             front=self.front,
             chosen_trial=self.chosen.trial,
             header=self.inputs.profile.header,
-            inferences=self.inputs.costs.inferences(final.model.menu, final.shape),
+            inferences=self.inputs.costs.inferences(final.model.menu, final.policy),
             references=self.baselines,
             inputs=_shown_inputs(final),
             split="test",

@@ -73,7 +73,7 @@ def _priced(point: FrontPoint, network: Network, profile: HardwareProfile, *, wi
         assignments = widen([entry.assignment for entry in menu.entries], network, profile)
         entries = tuple(replace(entry, assignment=own) for entry, own in zip(menu.entries, assignments, strict=True))
         menu = replace(menu, entries=entries)
-    paths = CostModel(network, profile).paths(menu, point.shape)
+    paths = CostModel(network, profile).paths(menu, point.policy)
     return replace(point, menu=menu, cost=PolicyCost.of_paths(paths, point.shares))
 
 

@@ -47,7 +47,7 @@ def front_record(front: ParetoFront) -> Record:
         "front": [
             {
                 "trial": point.trial,
-                "policy": str(point.shape.kind),
+                "policy": str(point.policy.kind),
                 "accuracy": point.accuracy,
                 "mean": asdict(point.cost.mean),
                 "worst": asdict(point.cost.worst),

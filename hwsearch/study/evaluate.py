@@ -89,9 +89,9 @@ def evaluate_assignment(bench: Bench, key: str) -> PathEvaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PolicyQuestion:
-    """How good is a policy of this shape over these entries? `losses`, `margins` and `correct` are `[N, K]`, latencies `[K]`."""
+    """How good is this policy, fitted, over these entries? `losses`, `margins` and `correct` are `[N, K]`, latencies `[K]`."""
 
-    shape: PolicyShape
+    policy: PolicyShape
     losses: NDArray[np.float64]
     margins: NDArray[np.float64]
     correct: NDArray[np.bool_]
@@ -100,13 +100,13 @@ class PolicyQuestion:
 
     @classmethod
     def of(
-        cls, menu: Menu, shape: PolicyShape, evaluations: Mapping[str, PathEvaluation], latencies_us: list[float], seed: int
+        cls, menu: Menu, policy: PolicyShape, evaluations: Mapping[str, PathEvaluation], latencies_us: list[float], seed: int
     ) -> "PolicyQuestion":
         """From the evaluations of the menu's assignments, by key."""
         rows = [(evaluations[entry.assignment.key], entry.exit) for entry in menu.entries]
         latencies = np.asarray(latencies_us)
         return cls(
-            shape=shape,
+            policy=policy,
             losses=np.stack([result.losses[result.at(name)] for result, name in rows], axis=1),
             margins=np.stack([result.margins[result.at(name)] for result, name in rows], axis=1),
             correct=np.stack([result.correct[result.at(name)] for result, name in rows], axis=1),
@@ -132,7 +132,7 @@ def evaluate_policy(bench: Bench, question: PolicyQuestion) -> PolicyAnswer:
         relative_latencies=question.relative_latencies,
     )
     with one_thread():
-        ends = cross_fitted(question.shape, results, input_quantizer=bench.supernet.input_quantizer, seed=question.seed)
+        ends = cross_fitted(question.policy, results, input_quantizer=bench.supernet.input_quantizer, seed=question.seed)
     count, entries = question.correct.shape
     counts = np.bincount(ends, minlength=entries)
     return PolicyAnswer(

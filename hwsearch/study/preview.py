@@ -127,17 +127,17 @@ class MenuBuilder:
         return self._sensitivities[unit][str(option.precision)] + TIE_BREAK * option.latency_us / self._widest_us
 
     def menu(self, proposal: Proposal) -> tuple[Menu, PolicyShape]:
-        """The menu, and the policy's shape to go with it: a dynamic one whose entries coincide is static."""
+        """The menu, and the policy to go with it: a dynamic one whose entries coincide is static."""
         chosen = [self.assignment(proposal.sets, target) for target in proposal.targets]
-        kind = proposal.shape.kind
+        kind = proposal.policy.kind
         if kind.shares_trunk:
             entries = tuple(MenuEntry(assignment=chosen[0], exit=name) for name in (*proposal.exits, ""))
-            return Menu(kind=kind, entries=entries), proposal.shape
+            return Menu(kind=kind, entries=entries), proposal.policy
         distinct = list(dict.fromkeys(chosen))
         if len(distinct) == 1:
             entry = MenuEntry(assignment=distinct[0])
             return Menu(kind=PolicyKind.STATIC, entries=(entry,)), PolicyShape(kind=PolicyKind.STATIC)
-        return self._ordered(kind, distinct), _shortened(proposal.shape, len(distinct))
+        return self._ordered(kind, distinct), _shortened(proposal.policy, len(distinct))
 
     def _ordered(self, kind: PolicyKind, assignments: Sequence[BitAssignment]) -> Menu:
         """A menu of whole-trunk assignments, from the fastest to the slowest with weights stored as this menu stores them."""
@@ -151,9 +151,9 @@ def _priced(options: Sequence[UnitPrice], precision: Precision) -> UnitPrice:
     return next(option for option in options if option.precision == precision)
 
 
-def _shortened(shape: PolicyShape, entries: int) -> PolicyShape:
-    """The shape with one escalation share per decision that is left, where entries escalate."""
-    return replace(shape, escalation=shape.escalation[: entries - 1])
+def _shortened(policy: PolicyShape, entries: int) -> PolicyShape:
+    """The policy with one escalation share per decision that is left, where entries escalate."""
+    return replace(policy, escalation=policy.escalation[: entries - 1])
 
 
 def preview(
@@ -210,6 +210,6 @@ def static_assignments(space: SearchSpace, builder: MenuBuilder, n_points: int) 
 def _static_point(costs: CostModel, number: int, assignment: BitAssignment, accuracy: float) -> FrontPoint:
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=assignment),))
     return FrontPoint(
-        trial=number, menu=menu, shape=PolicyShape(kind=PolicyKind.STATIC), accuracy=accuracy, shares=(1.0,),
+        trial=number, menu=menu, policy=PolicyShape(kind=PolicyKind.STATIC), accuracy=accuracy, shares=(1.0,),
         cost=PolicyCost.of_paths(costs.paths(menu), (1.0,)),
     )  # fmt: skip

@@ -47,8 +47,8 @@ def _policy_parameters(space: SearchSpace) -> Iterator[Parameter]:
         yield Interval(name="descent", low=0.0, high=1.0)
         if most > 2:
             yield Category(name="entries", options=tuple(range(2, most + 1)))
-    for kind, policy in POLICIES.items():
-        yield from policy.parameters(space) if kind in kinds else ()
+    for kind, record in POLICIES.items():
+        yield from record.parameters(space) if kind in kinds else ()
     yield from escalation_parameters(max((_most_entries(space, kind) - 1 for kind in kinds if kind.escalates), default=0))
 
 
@@ -124,7 +124,7 @@ class Proposal:
     """
 
     sets: PrecisionSets
-    shape: PolicyShape
+    policy: PolicyShape
     targets: tuple[float, ...]
     exits: tuple[str, ...] = ()
 
@@ -134,8 +134,8 @@ def read_proposal(space: SearchSpace, params: Params) -> Proposal:
     kind = PolicyKind(params["policy"]) if "policy" in params else usable_kinds(space)[0]
     exits = chosen_exits(params) if kind.shares_trunk else ()
     targets = _targets(params) if _has_own_entries(kind) else (params["target"],)
-    shape = POLICIES[kind].shape(params, len(exits) + len(targets))
-    return Proposal(sets=precision_sets(space, params), shape=shape, targets=targets, exits=exits)
+    policy = POLICIES[kind].policy_of(params, len(exits) + len(targets))
+    return Proposal(sets=precision_sets(space, params), policy=policy, targets=targets, exits=exits)
 
 
 def _targets(params: Params) -> tuple[float, ...]:

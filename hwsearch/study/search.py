@@ -135,7 +135,7 @@ class _Plan:
     number: int
     params: Mapping[str, Any]
     menu: Menu
-    shape: PolicyShape
+    policy: PolicyShape
     paths: tuple[Cost, ...]
     excess: Mapping[str, float]
 
@@ -153,7 +153,7 @@ class _Plan:
     def judged(self, answer: PolicyAnswer, budget: Budget, objectives: Sequence[str]) -> TrialRecord:
         cost = PolicyCost.of_paths(self.paths, answer.shares)
         point = FrontPoint(
-            trial=self.number, menu=self.menu, shape=self.shape, accuracy=answer.accuracy, shares=answer.shares, cost=cost
+            trial=self.number, menu=self.menu, policy=self.policy, accuracy=answer.accuracy, shares=answer.shares, cost=cost
         )
         return TrialRecord(
             number=self.number, params=self.params, constraints=budget.excess(cost),
@@ -229,11 +229,11 @@ class _Trials:
         self._report.finished(record)
 
     def _plan(self, number: int, params: Mapping[str, Any], builder: MenuBuilder) -> _Plan:
-        menu, shape = builder.menu(read_proposal(self._space, params))
-        paths = self._costs.paths(menu, shape)
+        menu, policy = builder.menu(read_proposal(self._space, params))
+        paths = self._costs.paths(menu, policy)
         fastest = int(np.argmin([path.latency_us for path in paths]))
         lowest = PolicyCost.of_paths(paths, [float(index == fastest) for index in range(len(paths))])
-        return _Plan(number=number, params=params, menu=menu, shape=shape, paths=paths, excess=self._budget.excess(lowest))
+        return _Plan(number=number, params=params, menu=menu, policy=policy, paths=paths, excess=self._budget.excess(lowest))
 
 
 class _Evaluator:
@@ -257,7 +257,7 @@ class _Evaluator:
         """Call `finished` with each plan and its answer, as soon as that is known."""
         asked: dict[tuple[Menu, PolicyShape], list[_Plan]] = {}
         for plan in plans:
-            asked.setdefault((plan.menu, plan.shape), []).append(plan)
+            asked.setdefault((plan.menu, plan.policy), []).append(plan)
         new = [key for key in asked if key not in self._answers]
         evaluations = self.assignments(entry.assignment for menu, _ in new for entry in menu.entries)
         questions = [self._question(asked[key][0], evaluations) for key in new]
@@ -276,7 +276,7 @@ class _Evaluator:
 
     def _question(self, plan: _Plan, evaluations: Mapping[str, PathEvaluation]) -> PolicyQuestion:
         latencies_us = [path.latency_us for path in plan.paths]
-        return PolicyQuestion.of(plan.menu, plan.shape, evaluations, latencies_us, self._seed)
+        return PolicyQuestion.of(plan.menu, plan.policy, evaluations, latencies_us, self._seed)
 
 
 class _LazyPool:

@@ -59,7 +59,7 @@ def _head(name: str, source: str, shape: tuple[int, int, int]) -> list[Op]:
     ]  # fmt: skip
 
 
-def shape_of(kind: PolicyKind) -> PolicyShape:
+def policy_of(kind: PolicyKind) -> PolicyShape:
     """A gate has a grid of 3 rows and 2 columns and 6 hidden units."""
     return PolicyShape(kind=kind, gate_grid=3, gate_hidden=6) if kind is PolicyKind.GATE else PolicyShape(kind=kind)
 
@@ -172,7 +172,7 @@ def _folded(network: Network, menu: Menu, rng: np.random.Generator, gate: Intege
 
 def _gate(entries: int, rng: np.random.Generator) -> IntegerModel:
     """A gate whose classes are made about equally likely by their biases."""
-    network = gate_graph(shape_of(PolicyKind.GATE), (3, 9, 7), entries)
+    network = gate_graph(policy_of(PolicyKind.GATE), (3, 9, 7), entries)
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=_random_assignment(network, rng, (8,))),))
     gate = _folded(network, menu, rng)
     logits = run_entry(gate, 0, random_codes(64, 3))[""]
@@ -235,12 +235,12 @@ def _final(model: IntegerModel, profile: HardwareProfile, *, count: int = 24) ->
     codes = random_codes(count, 5)
     answers = run_model(model, codes)
     shares = tuple(float(np.mean(answers.entries == index)) for index in range(len(model.entries)))
-    paths = CostModel(model.network, profile).paths(model.menu, shape_of(model.menu.kind))
+    paths = CostModel(model.network, profile).paths(model.menu, policy_of(model.menu.kind))
     cost = PolicyCost.of_paths(paths, shares)
     worst, mean = cost.worst, cost.mean.latency_us
     return FinalModel(
         model=model,
-        shape=shape_of(model.menu.kind),
+        policy=policy_of(model.menu.kind),
         task="random images",
         profile=profile.name,
         budget=Budget(

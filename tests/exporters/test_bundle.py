@@ -55,7 +55,7 @@ def test_the_manifest_says_what_was_promised(exported, profile):
     assert manifest.paths == final.paths and manifest.cost == final.cost
     assert manifest.budget == final.budget and manifest.certificate == final.certificate
     assert manifest.thresholds == final.model.thresholds and manifest.profile == profile.name
-    assert (manifest.menu, manifest.policy, manifest.shares) == (final.model.menu, final.shape, final.shares)
+    assert (manifest.menu, manifest.policy, manifest.shares) == (final.model.menu, final.policy, final.shares)
     assert manifest.price.provenance == {"emulated": pytest.approx(1.0)}
     record = json.loads((bundle.path / "manifest.json").read_text())
     assert record["schema"] == 2 and record["menu"]["entries"][0]["exit"] == "exit1"

@@ -158,7 +158,7 @@ def menu_of(space: SearchSpace, kind: PolicyKind, *widths: str) -> Menu:
     return Menu(kind=kind, entries=tuple(MenuEntry(assignment=one) for one in uniform))
 
 
-def shape_of(menu: Menu) -> PolicyShape:
+def policy_of(menu: Menu) -> PolicyShape:
     gated, stages = menu.kind is PolicyKind.GATE, len(menu.entries) - 1
     escalation = (0.4,) * stages if menu.kind.escalates else ()
     return PolicyShape(kind=menu.kind, gate_grid=2 * gated, gate_hidden=4 * gated, trade_off=0.02, escalation=escalation)
@@ -170,10 +170,10 @@ def point_of(space: SearchSpace, costs: CostModel) -> Callable[..., FrontPoint]:
 
     def make(kind: PolicyKind, *widths: str) -> FrontPoint:
         menu = menu_of(space, kind, *widths)
-        shape = shape_of(menu)
+        policy = policy_of(menu)
         shares = [0.4**k for k in range(len(menu.entries))]
         shares = tuple(share / sum(shares) for share in shares)
-        cost = PolicyCost.of_paths(costs.paths(menu, shape), shares)
-        return FrontPoint(trial=0, menu=menu, shape=shape, accuracy=0.9, shares=shares, cost=cost)
+        cost = PolicyCost.of_paths(costs.paths(menu, policy), shares)
+        return FrontPoint(trial=0, menu=menu, policy=policy, accuracy=0.9, shares=shares, cost=cost)
 
     return make

@@ -60,7 +60,7 @@ def test_every_kind_meets_a_budget_tighter_than_its_point(
     point = point_of(kind, *POINTS[kind])
     budget = tight(point, 0.9)
     final = run(point, budget)
-    assert final.paths == costs.paths(final.model.menu, point.shape)
+    assert final.paths == costs.paths(final.model.menu, point.policy)
     assert budget.is_met(final.cost)
     assert all(path.latency_us <= budget.latency_us for path in final.paths)
     assert final.certificate.bound_us <= budget.mean_latency_us
@@ -161,8 +161,8 @@ def test_digits_on_the_shipped_board_within_a_latency_flash_and_mean_budget(ship
     menu = Menu(kind=PolicyKind.CASCADE, entries=entries)
     shares = (0.8, 0.2)
     cost = PolicyCost.of_paths(costs.paths(menu), shares)
-    shape = PolicyShape(kind=PolicyKind.CASCADE, escalation=(0.2,))
-    point = FrontPoint(trial=0, menu=menu, shape=shape, accuracy=0.97, shares=shares, cost=cost)
+    policy = PolicyShape(kind=PolicyKind.CASCADE, escalation=(0.2,))
+    point = FrontPoint(trial=0, menu=menu, policy=policy, accuracy=0.97, shares=shares, cost=cost)
     budget = Budget(
         latency_us=0.8 * cost.worst.latency_us, flash_bytes=cost.worst.flash_bytes, mean_latency_us=0.95 * cost.mean.latency_us
     )

@@ -58,7 +58,7 @@ def make_run(
     def make(budget_share: float, schedule: BitGateSchedule) -> tuple[GatedRun, cgmq.BitGates]:
         point = point_of(PolicyKind.CASCADE, "w4a4", "w8a8")
         budget = Budget(latency_us=budget_share * point.cost.worst.latency_us)
-        problem = Problem(menu=point.menu, shape=point.shape, space=space, costs=costs, budget=budget)
+        problem = Problem(menu=point.menu, policy=point.policy, space=space, costs=costs, budget=budget)
         floor = find_floor(problem)
         chains = chains_of(space, costs)
         excess = limits_of(problem, floor, point.shares).of_levels(chains, floor)

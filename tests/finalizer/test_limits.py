@@ -19,7 +19,7 @@ PointOf = Callable[..., FrontPoint]
 
 
 def problem(point: FrontPoint, space: SearchSpace, costs: CostModel, budget: Budget) -> Problem:
-    return Problem(menu=point.menu, shape=point.shape, space=space, costs=costs, budget=budget)
+    return Problem(menu=point.menu, policy=point.policy, space=space, costs=costs, budget=budget)
 
 
 def uniform(space: SearchSpace, width: str) -> dict[str, Precision]:
@@ -52,9 +52,9 @@ def test_in_a_cascade_an_entry_answers_for_every_later_path(space: SearchSpace, 
 def test_behind_a_gate_each_entry_answers_for_itself(space: SearchSpace, costs: CostModel) -> None:
     entries = tuple(MenuEntry(assignment=space.uniform(Precision.parse(width))) for width in ("w2a2", "w8a8"))
     static = [costs.paths(Menu(kind=PolicyKind.STATIC, entries=(entry,)))[0].latency_us for entry in entries]
-    shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=2, gate_hidden=4)
+    policy = PolicyShape(kind=PolicyKind.GATE, gate_grid=2, gate_hidden=4)
     budget = Budget(latency_us=sum(static) / 2)
-    asked = Problem(menu=Menu(kind=PolicyKind.GATE, entries=entries), shape=shape, space=space, costs=costs, budget=budget)
+    asked = Problem(menu=Menu(kind=PolicyKind.GATE, entries=entries), policy=policy, space=space, costs=costs, budget=budget)
     over = limits_of(asked, uniform(space, "w2a2"), (0.5, 0.5)).excess([uniform(space, "w2a2"), uniform(space, "w8a8")])
     assert over[0] <= 0 < over[1]
 

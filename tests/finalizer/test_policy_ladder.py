@@ -37,9 +37,9 @@ def made(
         if kind not in known:
             point = point_of(kind, *widths)
             folded = fold(supernet, point.menu, task)
-            paths = costs.paths(point.menu, point.shape)
+            paths = costs.paths(point.menu, point.policy)
             results = entry_results(folded.model, folded.search, task.search_split, paths)
-            ladder = build_ladder(folded.model, point.shape, results, folded.search, quantizer=folded.quantizer, seed=0)
+            ladder = build_ladder(folded.model, point.policy, results, folded.search, quantizer=folded.quantizer, seed=0)
             known[kind] = point, folded, paths, ladder
         return known[kind]
 
@@ -66,7 +66,7 @@ def test_a_ladder_starts_at_the_first_entry_and_grows_dearer(made: Callable, kin
     assert (decisions(ladder[0], folded.calibration) == 0).all()
     assert means == sorted(means)
     if kind is not PolicyKind.GATE:
-        assert (taken[-1] > 0).mean() == pytest.approx(point.shape.escalation[0], abs=0.02)
+        assert (taken[-1] > 0).mean() == pytest.approx(point.policy.escalation[0], abs=0.02)
 
 
 @pytest.mark.parametrize(("kind", "widths"), DYNAMIC)
@@ -74,7 +74,7 @@ def test_without_a_limit_the_fitted_policy_is_taken_and_bounded(
     made: Callable, task: Task, kind: PolicyKind, widths: tuple[str, ...]
 ) -> None:
     point, folded, paths, ladder = made(kind, widths)
-    certified = certify(folded, point.shape, task, Mean(paths=paths, budget=Budget()), seed=0, delta=0.05)
+    certified = certify(folded, point.policy, task, Mean(paths=paths, budget=Budget()), seed=0, delta=0.05)
     assert (decisions(certified.model, folded.search) == decisions(ladder[-1], folded.search)).all()
     assert certified.certificate.observed_mean_us == pytest.approx(certified.cost.mean.latency_us)
     assert certified.certificate.bound_us >= certified.certificate.observed_mean_us
@@ -87,13 +87,13 @@ def test_a_mean_limit_holds_the_policy_back_until_it_is_certified(
     made: Callable, task: Task, kind: PolicyKind, widths: tuple[str, ...]
 ) -> None:
     point, folded, paths, _ = made(kind, widths)
-    free = certify(folded, point.shape, task, Mean(paths=paths, budget=Budget()), seed=0, delta=0.05)
+    free = certify(folded, point.policy, task, Mean(paths=paths, budget=Budget()), seed=0, delta=0.05)
     limit = (paths[0].latency_us + free.cost.mean.latency_us) / 2
-    held = certify(folded, point.shape, task, Mean(paths=paths, budget=Budget(mean_latency_us=limit)), seed=0, delta=0.05)
+    held = certify(folded, point.policy, task, Mean(paths=paths, budget=Budget(mean_latency_us=limit)), seed=0, delta=0.05)
     assert paths[0].latency_us < held.cost.mean.latency_us < limit < free.cost.mean.latency_us
     assert held.certificate.bound_us == held.certificate.limit_us == limit
     energy = limit / free.cost.mean.latency_us * free.cost.mean.energy_uj
-    by_energy = certify(folded, point.shape, task, Mean(paths=paths, budget=Budget(mean_energy_uj=energy)), seed=0, delta=0.05)
+    by_energy = certify(folded, point.policy, task, Mean(paths=paths, budget=Budget(mean_energy_uj=energy)), seed=0, delta=0.05)
     assert by_energy.cost.mean.energy_uj < energy
     assert by_energy.certificate.limit_us is None and by_energy.certificate.bound_us > by_energy.certificate.observed_mean_us
 
@@ -104,7 +104,7 @@ def test_a_limit_at_the_first_entrys_price_leaves_that_entry_alone(
 ) -> None:
     point, folded, paths, _ = made(kind, widths)
     mean = Mean(paths=paths, budget=Budget(mean_latency_us=paths[0].latency_us))
-    certified = certify(folded, point.shape, task, mean, seed=0, delta=0.05)
+    certified = certify(folded, point.policy, task, mean, seed=0, delta=0.05)
     assert certified.shares[0] == 1.0
     assert certified.certificate.bound_us == paths[0].latency_us
     assert "exact" in certified.certificate.method
@@ -114,4 +114,4 @@ def test_a_limit_below_the_first_entry_is_refused(made: Callable, task: Task) ->
     point, folded, paths, _ = made(*DYNAMIC[1])
     mean = Mean(paths=paths, budget=Budget(mean_latency_us=0.9 * paths[0].latency_us))
     with pytest.raises(InfeasibleBudget, match="must allow the first entry"):
-        certify(folded, point.shape, task, mean, seed=0, delta=0.05)
+        certify(folded, point.policy, task, mean, seed=0, delta=0.05)

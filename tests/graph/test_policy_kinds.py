@@ -102,7 +102,7 @@ def rows(tree: ast.AST) -> Iterator[set[str]]:
 def test_every_dict_over_kinds_has_a_row_for_each() -> None:
     """All of them, or for controllers all that have one."""
     found = [keys for path in PACKAGE.rglob("*.py") for keys in rows(ast.parse(path.read_text(encoding="utf-8")))]
-    assert len(found) >= 5
+    assert len(found) >= 3
     assert all(keys in ({kind.name for kind in PolicyKind}, {kind.name for kind in WITH_CONTROLLER}) for keys in found)
 
 

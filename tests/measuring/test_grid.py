@@ -51,9 +51,9 @@ def gate_rows(space: SearchSpace) -> Iterator[RowKey]:
     policies = space.policies
     for grid in policies.gate_grids:
         for hidden in policies.gate_hidden:
-            shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=hidden)
+            policy = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=hidden)
             for entries in range(2, policies.max_entries + 1):
-                gate = gate_graph(shape, space.network.input_shape, entries)
+                gate = gate_graph(policy, space.network.input_shape, entries)
                 for op in gate.ops:
                     bits = 8 if op.has_weights else 0
                     yield RowKey.of(op, Precision(bits, 8), bits, op is gate.output)

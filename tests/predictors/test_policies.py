@@ -80,10 +80,10 @@ def test_the_integer_gate_decides_as_the_fitted_policy_says():
 @pytest.mark.parametrize("input_shape", [(1, 8, 8), (3, 32, 32), (1, 49, 10), (1, 28, 28), (1, 3, 3)])
 @pytest.mark.parametrize("grid", [1, 2, 4, 5])
 def test_the_float_gate_has_the_shapes_of_its_graph(input_shape, grid):
-    shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=5)
-    graph = gate_graph(shape, input_shape, 3)
+    policy = PolicyShape(kind=PolicyKind.GATE, gate_grid=grid, gate_hidden=5)
+    graph = gate_graph(policy, input_shape, 3)
     images = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
-    assert gate_network(shape, input_shape, 3, seed=0)(images).shape == (2, 3)
+    assert gate_network(policy, input_shape, 3, seed=0)(images).shape == (2, 3)
     assert graph["gate.hidden"].in_shape[1] <= grid and graph["gate.hidden"].in_shape[2] <= grid
     assert graph.output.out_shape == (3,)
 
@@ -122,8 +122,8 @@ def test_a_wrong_number_of_shares_is_refused():
 @pytest.mark.parametrize("kind", [PolicyKind.CASCADE, PolicyKind.EXIT])
 def test_a_margin_policy_escalates_the_hard_inputs(kind):
     results, bright = bright_images_are_easy()
-    shape = PolicyShape(kind=kind, escalation=(0.4,))
-    decisions = cross_fitted(shape, results, input_quantizer=QUANTIZER, seed=0)
+    policy = PolicyShape(kind=kind, escalation=(0.4,))
+    decisions = cross_fitted(policy, results, input_quantizer=QUANTIZER, seed=0)
     assert (decisions == np.where(bright, 0, 1)).mean() > 0.93
 
 
@@ -144,9 +144,9 @@ def test_cross_fitting_judges_no_image_by_a_policy_that_saw_it():
         margins=np.zeros((count, 2)),
         relative_latencies=np.array([1.0, 1.0]),
     )
-    shape = PolicyShape(kind=PolicyKind.GATE, gate_grid=8, gate_hidden=32)
-    seen = fit_policy(shape, results, input_quantizer=QUANTIZER, seed=0).decide(results.images, results.margins)
-    crossed = cross_fitted(shape, results, input_quantizer=QUANTIZER, seed=0)
+    policy = PolicyShape(kind=PolicyKind.GATE, gate_grid=8, gate_hidden=32)
+    seen = fit_policy(policy, results, input_quantizer=QUANTIZER, seed=0).decide(results.images, results.margins)
+    crossed = cross_fitted(policy, results, input_quantizer=QUANTIZER, seed=0)
     wanted = np.where(noise, 0, 1)
     assert (seen == wanted).mean() > 0.9
     assert abs((crossed == wanted).mean() - 0.5) < 0.15

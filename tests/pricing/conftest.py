@@ -58,13 +58,13 @@ def network() -> Network:
 
 
 @pytest.fixture
-def gate_shape() -> PolicyShape:
+def gate_policy() -> PolicyShape:
     return PolicyShape(kind=PolicyKind.GATE, gate_grid=4, gate_hidden=3)
 
 
 @pytest.fixture
-def gate(gate_shape: PolicyShape) -> Network:
-    return gate_graph(gate_shape, (1, 8, 8), 2)
+def gate(gate_policy: PolicyShape) -> Network:
+    return gate_graph(gate_policy, (1, 8, 8), 2)
 
 
 @pytest.fixture

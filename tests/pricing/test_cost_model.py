@@ -124,11 +124,11 @@ def test_exits_share_the_trunk_and_pay_every_head_they_pass(costs: CostModel, ma
 
 
 def test_a_gate_pays_itself_its_decision_and_one_entry(
-    costs: CostModel, gate: Network, gate_shape: PolicyShape, make: SimpleNamespace
+    costs: CostModel, gate: Network, gate_policy: PolicyShape, make: SimpleNamespace
 ) -> None:
     cheap, dear = assign(costs.network, W2A2), assign(costs.network, W8A8)
     menu = Menu(kind=PolicyKind.GATE, entries=(MenuEntry(assignment=cheap), MenuEntry(assignment=dear)))
-    paths = costs.paths(menu, gate_shape)
+    paths = costs.paths(menu, gate_policy)
     own = controller_assignment(gate)
     gate_us = sum(make.cycles(op, own[op.name], own[op.name].weight_bits) for op in gate.ops) / 100.0
     for path, assignment in zip(paths, (cheap, dear), strict=True):
@@ -160,13 +160,13 @@ def test_an_exit_menu_keeps_one_set_of_constants(costs: CostModel) -> None:
     assert flash == costs.price(assignment).flash_bytes + extra
 
 
-def test_a_gate_menu_without_its_shape_is_a_programming_error(costs: CostModel, gate_shape: PolicyShape) -> None:
+def test_a_gate_menu_without_its_policy_is_a_programming_error(costs: CostModel, gate_policy: PolicyShape) -> None:
     assignment = assign(costs.network, W8A8)
     menu = Menu(kind=PolicyKind.GATE, entries=(MenuEntry(assignment=assignment),) * 2)
-    with pytest.raises(ValueError, match="the shape of a gate menu's policy must be given to price it, but none was"):
+    with pytest.raises(ValueError, match="the policy of a gate menu must be given to price it, but none was"):
         costs.paths(menu)
-    with pytest.raises(ValueError, match="a cascade menu's policy must be given to price it, but that of a gate was"):
-        costs.paths(replace(menu, kind=PolicyKind.CASCADE), gate_shape)
+    with pytest.raises(ValueError, match="the policy of a cascade menu must be given to price it, but that of a gate was"):
+        costs.paths(replace(menu, kind=PolicyKind.CASCADE), gate_policy)
 
 
 def test_a_kind_without_controller_costs_the_same_with_its_shape_and_without(costs: CostModel) -> None:

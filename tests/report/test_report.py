@@ -97,13 +97,13 @@ def front_of(network: Network, costs: CostModel) -> ParetoFront:
     for trial, (precision, accuracy) in enumerate([(W2A2, 0.93), (W4A4, 0.975), (W8A8, 0.985)]):
         menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=assignment(network, precision)),))
         cost = PolicyCost.of_paths(costs.paths(menu), (1.0,))
-        shape = PolicyShape(kind=PolicyKind.STATIC)
-        points.append(FrontPoint(trial=trial, menu=menu, shape=shape, accuracy=accuracy, shares=(1.0,), cost=cost))
+        policy = PolicyShape(kind=PolicyKind.STATIC)
+        points.append(FrontPoint(trial=trial, menu=menu, policy=policy, accuracy=accuracy, shares=(1.0,), cost=cost))
     menu = exit_menu(network)
     for trial, (share, accuracy) in enumerate([(0.9, 0.962), (0.75, 0.972), (0.4, 0.981)], start=3):
         cost = PolicyCost.of_paths(costs.paths(menu), (share, 1 - share))
-        shape = PolicyShape(kind=PolicyKind.EXIT, escalation=(1 - share,))
-        points.append(FrontPoint(trial=trial, menu=menu, shape=shape, accuracy=accuracy, shares=(share, 1 - share), cost=cost))
+        policy = PolicyShape(kind=PolicyKind.EXIT, escalation=(1 - share,))
+        points.append(FrontPoint(trial=trial, menu=menu, policy=policy, accuracy=accuracy, shares=(share, 1 - share), cost=cost))
     return ParetoFront(points=tuple(points), profile="test_board", task="digits", space="digits_cnn", seed=3)
 
 
@@ -121,7 +121,7 @@ def data() -> ReportData:
         network=network, menu=menu, stored=stored, entries=(), input_step=1 / 255, input_zero=0, thresholds=(1234,)
     )
     final = FinalModel(
-        model=model, shape=PolicyShape(kind=PolicyKind.EXIT, escalation=(0.25,)), task="digits", profile="test_board",
+        model=model, policy=PolicyShape(kind=PolicyKind.EXIT, escalation=(0.25,)), task="digits", profile="test_board",
         budget=Budget(latency_us=paths[1].latency_us * 1.2, flash_bytes=65536.0, mean_latency_us=cost.mean.latency_us * 1.05),
         paths=paths, shares=(0.75, 0.25), cost=cost, accuracy={"test": 0.9776}, float_accuracy={"test": 0.9875},
         certificate=Certificate(

@@ -27,7 +27,7 @@ def point(trial: int, accuracy: float, mean_us: float, worst_us: float = 0.0, fl
     )
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=DEAR),))
     return FrontPoint(
-        trial=trial, menu=menu, shape=PolicyShape(kind=PolicyKind.STATIC), accuracy=accuracy, shares=(1.0,), cost=cost
+        trial=trial, menu=menu, policy=PolicyShape(kind=PolicyKind.STATIC), accuracy=accuracy, shares=(1.0,), cost=cost
     )
 
 
@@ -137,11 +137,11 @@ def test_an_empty_front_says_so() -> None:
 
 def dynamic() -> FrontPoint:
     entries = (MenuEntry(assignment=CHEAP, exit="exit1"), MenuEntry(assignment=CHEAP))
-    shape = PolicyShape(kind=PolicyKind.EXIT, escalation=(0.25,))
+    policy = PolicyShape(kind=PolicyKind.EXIT, escalation=(0.25,))
     paths = [Cost(latency_us=latency, energy_uj=1.0, flash_bytes=10, ram_bytes=20) for latency in (10.0, 30.0)]
     cost = PolicyCost.of_paths(paths, (0.75, 0.25))
     menu = Menu(kind=PolicyKind.EXIT, entries=entries)
-    return FrontPoint(trial=9, menu=menu, shape=shape, accuracy=1 / 3, shares=(0.75, 0.25), cost=cost)
+    return FrontPoint(trial=9, menu=menu, policy=policy, accuracy=1 / 3, shares=(0.75, 0.25), cost=cost)
 
 
 def test_a_saved_front_is_loaded_equal_from_folder_and_files(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def point(space, trial, accuracy, kind, *bits, latency_us):
     cost = Cost(latency_us=latency_us, energy_uj=1.0, flash_bytes=1, ram_bytes=1)
     escalation = (0.5,) * (len(entries) - 1) if kind is PolicyKind.CASCADE else ()
     return FrontPoint(
-        trial=trial, menu=Menu(kind=kind, entries=entries), shape=PolicyShape(kind=kind, escalation=escalation),
+        trial=trial, menu=Menu(kind=kind, entries=entries), policy=PolicyShape(kind=kind, escalation=escalation),
         accuracy=accuracy, shares=(1.0,) if len(entries) == 1 else (0.5, 0.5), cost=PolicyCost(mean=cost, worst=cost),
     )  # fmt: skip
 

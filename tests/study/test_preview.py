@@ -36,7 +36,7 @@ def builder(problem: Any) -> MenuBuilder:
 
 def propose(problem: Any, kind: PolicyKind, *targets: float, **more: Any) -> Proposal:
     exits = ("exit1",) if kind is PolicyKind.EXIT else ()
-    return Proposal(sets=whole(problem.space), shape=PolicyShape(kind=kind, **more), targets=targets, exits=exits)
+    return Proposal(sets=whole(problem.space), policy=PolicyShape(kind=kind, **more), targets=targets, exits=exits)
 
 
 class TestMenuBuilder:
@@ -88,20 +88,20 @@ class TestMenuBuilder:
         assert builder.assignment(whole(problem.space), 1.0) == problem.space.uniform(Precision(8, 8))
 
     def test_entries_run_from_the_cheapest_to_the_dearest(self, problem: Any, builder: MenuBuilder) -> None:
-        menu, shape = builder.menu(propose(problem, PolicyKind.CASCADE, 0.1, 0.5, 1.0, escalation=(0.5, 0.2)))
+        menu, policy = builder.menu(propose(problem, PolicyKind.CASCADE, 0.1, 0.5, 1.0, escalation=(0.5, 0.2)))
         latencies = [problem.costs.price(entry.assignment).latency_us for entry in menu.entries]
         assert latencies == sorted(latencies)
         assert len(latencies) == 3
-        assert shape.escalation == (0.5, 0.2)
+        assert policy.escalation == (0.5, 0.2)
 
     def test_entries_that_coincide_are_one_and_a_cascade_loses_their_decision(self, problem: Any, builder: MenuBuilder) -> None:
-        menu, shape = builder.menu(propose(problem, PolicyKind.CASCADE, 0.0, 1.0, 1.0, escalation=(0.5, 0.2)))
-        assert (len(menu.entries), shape.escalation) == (2, (0.5,))
+        menu, policy = builder.menu(propose(problem, PolicyKind.CASCADE, 0.0, 1.0, 1.0, escalation=(0.5, 0.2)))
+        assert (len(menu.entries), policy.escalation) == (2, (0.5,))
 
     def test_a_dynamic_menu_of_one_entry_is_static(self, problem: Any, builder: MenuBuilder) -> None:
-        menu, shape = builder.menu(propose(problem, PolicyKind.GATE, 0.0, 0.0, gate_grid=2, gate_hidden=4, trade_off=0.1))
+        menu, policy = builder.menu(propose(problem, PolicyKind.GATE, 0.0, 0.0, gate_grid=2, gate_hidden=4, trade_off=0.1))
         assert menu.kind is PolicyKind.STATIC
-        assert shape == PolicyShape(kind=PolicyKind.STATIC)
+        assert policy == PolicyShape(kind=PolicyKind.STATIC)
 
     def test_an_exit_menu_has_one_assignment_and_ends_at_the_trunk(self, problem: Any, builder: MenuBuilder) -> None:
         menu, _ = builder.menu(propose(problem, PolicyKind.EXIT, 0.5, escalation=(0.5,)))

@@ -62,7 +62,7 @@ def values_of(parameter: Parameter) -> st.SearchStrategy[Any]:
 def test_any_values_of_the_parameters_are_a_proposal(params: dict[str, Any]) -> None:
     space = space_of()
     proposal = read_proposal(space, params)
-    assert proposal.shape.kind == params["policy"]
+    assert proposal.policy.kind == params["policy"]
     assert all(set(allowed) <= set(unit.precisions) and allowed for unit, allowed in _with_units(space, proposal.sets))
     assert all(0 <= target <= 1 for target in proposal.targets)
     assert list(proposal.targets) == sorted(proposal.targets)
@@ -70,7 +70,7 @@ def test_any_values_of_the_parameters_are_a_proposal(params: dict[str, Any]) -> 
         PolicyKind.CASCADE: len(proposal.targets) - 1,
         PolicyKind.EXIT: len(proposal.exits),
     }
-    assert len(proposal.shape.escalation) == stages.get(proposal.shape.kind, 0)
+    assert len(proposal.policy.escalation) == stages.get(proposal.policy.kind, 0)
 
 
 def _with_units(space: SearchSpace, sets: Any) -> list[tuple[Unit, tuple[Precision, ...]]]:

@@ -20,7 +20,7 @@ def record(number: int) -> TrialRecord:
     cost = Cost(latency_us=0.1 + number, energy_uj=1 / 3, flash_bytes=10, ram_bytes=20)
     menu = Menu(kind=PolicyKind.STATIC, entries=(MenuEntry(assignment=BitAssignment({"conv": Precision(4, 8)})),))
     point = FrontPoint(
-        trial=number, menu=menu, shape=PolicyShape(kind=PolicyKind.STATIC), accuracy=0.9, shares=(1.0,),
+        trial=number, menu=menu, policy=PolicyShape(kind=PolicyKind.STATIC), accuracy=0.9, shares=(1.0,),
         cost=PolicyCost(mean=cost, worst=cost),
     )  # fmt: skip
     return TrialRecord(

@@ -16,7 +16,7 @@ from hwsearch.kernels.bodies.body import Body, Turns
 from hwsearch.kernels.bodies.cortex_m_polynomials import polynomial_loops, polynomials
 from hwsearch.kernels.bodies.portable import LANES, depthwise_loops
 
-STRIP_BYTES, FEW_CHANNELS, STRETCH_BYTES = 16384, 2, 20
+STRIP_BYTES, FEW_CHANNELS, STRIP_STRETCH_BYTES = 16384, 2, 20
 STRIP_FILTERS = 6
 """Most filters whose weights are spread together (`MOST_FILTERS` of `hw_strips.h`)."""
 WIDE_LIMIT = 2**20
@@ -116,7 +116,7 @@ class Strips:
 
     def scratch_bytes(self) -> int:
         """Packed codes, expanded weights of one block of filters, stretches, sums of codes, padding, bytes on their way."""
-        stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 2)
+        stretches = STRIP_STRETCH_BYTES * (self.runs + self.window // self.limit + 2)
         # Rows that are packed as they lie leave no sums: weights of SMLAD are centred.
         sums = 0 if self.paired else 4 * self.lanes * (self.in_rows * self.positions + self.rows * self.part)
         padding = -(-self.channels // 4) * 4

@@ -16,7 +16,7 @@ from hwsearch.kernels.bodies.portable import depthwise_loops
 BLOCK_FILTERS = 3
 """Filters multiplied together (`MOST_FILTERS` of `hw_blocks.h`): as many as give six sums with two words of pixels."""
 MOST_COLUMNS, MOST_ROWS, BLOCK_BYTES, CHANNEL_BYTES, SHORTEST_RUN = 32, 16, 16384, 8192, 8
-STRETCH_BYTES, COLUMN_BYTES = 16, 48
+BLOCK_STRETCH_BYTES, COLUMN_BYTES = 16, 48
 FEW_ROWS = 12
 """A depthwise convolution with fewer output rows goes one pixel at a time."""
 FEWEST_PRODUCTS = 16
@@ -82,7 +82,7 @@ class Blocks:
 
     def scratch_bytes(self) -> int:
         """The tile, expanded weights of three filters, stretches, one pixel of padding."""
-        stretches = STRETCH_BYTES * (self.runs + self.window // self.limit + 1)
+        stretches = BLOCK_STRETCH_BYTES * (self.runs + self.window // self.limit + 1)
         return self.tile_bytes + 4 * BLOCK_FILTERS * self.window + stretches + -(-self.channels // 4) * 4
 
 
