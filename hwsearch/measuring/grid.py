@@ -9,6 +9,7 @@ knows no torch.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import prod
 
@@ -91,6 +92,7 @@ def thin_grid() -> tuple[Work, ...]:
     return _grid(2)
 
 
+@cache
 def _grid(step: int) -> tuple[Work, ...]:
     """Of the shapes between, every `step`-th, and every second of these with odd widths."""
     networks = reference_ops()

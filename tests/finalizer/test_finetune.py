@@ -53,7 +53,12 @@ def tight(point: FrontPoint, share: float) -> Budget:
     return Budget(latency_us=share * worst.latency_us, flash_bytes=worst.flash_bytes, mean_latency_us=share * mean.latency_us)
 
 
-@pytest.mark.parametrize("kind", list(PolicyKind))
+def every_kind(*always: PolicyKind) -> list[Any]:
+    """All kinds, those not named with the slow tests alone."""
+    return [kind if kind in always else pytest.param(kind, marks=pytest.mark.slow) for kind in PolicyKind]
+
+
+@pytest.mark.parametrize("kind", every_kind(PolicyKind.STATIC, PolicyKind.CASCADE))
 def test_every_kind_meets_a_budget_tighter_than_its_point(
     run: Finalize, point_of: PointOf, space: SearchSpace, costs: CostModel, kind: PolicyKind
 ) -> None:
@@ -68,7 +73,7 @@ def test_every_kind_meets_a_budget_tighter_than_its_point(
     assert final.accuracy["test"] > 0.7  # of four classes
 
 
-@pytest.mark.parametrize("kind", list(PolicyKind))
+@pytest.mark.parametrize("kind", every_kind(PolicyKind.GATE, PolicyKind.EXIT))
 def test_what_is_said_of_the_model_is_what_it_computes(
     run: Finalize, point_of: PointOf, supernet: Supernet, task: Task, kind: PolicyKind
 ) -> None:
@@ -107,6 +112,7 @@ def test_flash_that_is_left_goes_to_packed_copies_that_make_paths_faster(
     assert not kept.model.menu.copies and kept.cost.worst.flash_bytes <= without[0].flash_bytes
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_model_and_the_supernet_stays_as_it_was(
     run: Finalize, point_of: PointOf, supernet: Supernet
 ) -> None:

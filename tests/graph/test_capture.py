@@ -292,7 +292,7 @@ def retrained(model: nn.Module) -> nn.Module:
     return trained.eval()
 
 
-@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "mobilenetv1" else name for name in KEPT])
 def test_parameters_of_a_trained_model_are_read_without_another_export(name: str) -> None:
     model, shape = KEPT[name]
     example = torch.zeros(1, *shape)

@@ -46,8 +46,6 @@ LEVELS = {
     "vnni": ("HW_X86_LEVEL=2", ("avx512bw", "avx512vl", "avx512_vnni")),
 }
 """What fixes the bodies that this computer runs, and the processor features that they need, as Linux names them."""
-ALWAYS = ("portable", "avx2")
-"""Those that the fast tests build, too: building all functions takes half a minute."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,11 @@ class Library:
         return self.run(case) == expected(case)
 
 
-@pytest.fixture(
-    scope="module", params=[name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in LEVELS]
-)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in LEVELS if name != "portable"]
+"""All functions are built for each. The fast tests run this computer's own bodies in exported packages and on its target."""
+
+
+@pytest.fixture(scope="module", params=["portable", *SLOW])
 def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
     macro, features = LEVELS[request.param]
     missing = {*features} - processor_features()

@@ -68,7 +68,10 @@ BUDGETS = {
 }
 
 
-@pytest.mark.parametrize(("limits", "seed"), [*((name, 0) for name in BUDGETS), ("none", 1), ("both", 1)])
+@pytest.mark.parametrize(
+    ("limits", "seed"),
+    [*((name, 0) for name in BUDGETS), *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("none", "both"))],
+)
 def test_the_front_is_the_true_one_of_an_enumerated_space(
     static_problem: Any, everything: list[tuple[float, PolicyCost]], limits: str, seed: int
 ) -> None:
@@ -106,9 +109,8 @@ def test_a_front_in_three_objectives_is_the_true_one_of_an_enumerated_space(
     ("name", "n_trials"),
     [
         ("latency", 100),
-        ("mean_energy", 100),
-        ("energy", 100),
         ("ram", 100),
+        *(pytest.param(name, 100, marks=pytest.mark.slow) for name in ("mean_energy", "energy")),
         pytest.param("flash", 400, marks=pytest.mark.slow),  # proposals aim at latencies
     ],
 )
@@ -212,6 +214,7 @@ def alone(problem: Any) -> ParetoFront:
     return problem.search(n_trials=24, seed=5)  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_dead_and_slow_workers_do_not_change_a_front_in_three_objectives(problem: Any, table: Table) -> None:
     pool = SimulatedPool(4, Faults(dies_after_s={2: 3.0, 17: 5.0}, slower={9: 40.0}, start_s={3: 25.0}))
     found = problem.search(n_trials=24, seed=5, objectives=THREE, pool=pool)
