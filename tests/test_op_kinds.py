@@ -27,7 +27,7 @@ def test_every_table_holds_exactly_the_kinds_that_it_must(table: Mapping[OpKind,
 
 def test_every_kind_has_a_numpy_file_and_a_portable_c_file_of_its_name() -> None:
     numpy_files = {path.stem for path in Path(hwsearch.integers.ops.__path__[0]).glob("*.py")} - {"__init__"}
-    c_files = {path.stem.removeprefix("hw_") for path in (C_FOLDER / PORTABLE).glob("*.c")}
+    c_files = {path.stem.removeprefix("hw_") for path in (C_FOLDER / PORTABLE.folder).glob("*.c")}
     assert numpy_files == c_files == {*map(str, OpKind)}
 
 

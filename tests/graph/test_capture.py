@@ -2,7 +2,9 @@
 
 import copy
 import warnings
+from collections.abc import Iterable
 from dataclasses import fields
+from typing import Any
 
 import pytest
 import torch
@@ -74,7 +76,12 @@ def assert_same_function(model: nn.Module, shape: tuple[int, ...]) -> Captured:
     return captured
 
 
-@pytest.mark.parametrize("name", REFERENCE_NETWORKS)
+def without_largest(names: Iterable[str]) -> list[Any]:
+    """The largest network with the slow tests alone."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name == "mobilenetv1" else name for name in names]
+
+
+@pytest.mark.parametrize("name", without_largest(REFERENCE_NETWORKS))
 def test_every_reference_network_is_captured_as_it_computes(name: str) -> None:
     reference = REFERENCE_NETWORKS[name]
     captured = assert_same_function(shaken(reference.build()), reference.input_shape)
@@ -292,7 +299,7 @@ def retrained(model: nn.Module) -> nn.Module:
     return trained.eval()
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "mobilenetv1" else name for name in KEPT])
+@pytest.mark.parametrize("name", without_largest(KEPT))
 def test_parameters_of_a_trained_model_are_read_without_another_export(name: str) -> None:
     model, shape = KEPT[name]
     example = torch.zeros(1, *shape)

@@ -12,8 +12,12 @@ from hwsearch.quantizers.fold import fold_model, folded_forward
 from hwsearch.quantizers.supernet import Supernet
 from hwsearch.quantizers.uniform import InputQuantizer
 
+LARGE = ("lenet5_mnist", "mobilenetv1_vww")
 
-@pytest.mark.parametrize("name", list_spaces())
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in list_spaces()]
+)
 def test_the_integers_of_a_shipped_network_equal_the_numpy_reference(name):
     space = load_space(name, network_for_space(name))
     generator = torch.Generator().manual_seed(0)

@@ -87,7 +87,9 @@ def test_the_front_is_the_true_one_of_an_enumerated_space(
 THREE = ("accuracy", "mean_latency", "flash")
 
 
-@pytest.mark.parametrize("budget", [Budget(), Budget(flash_bytes=1700)], ids=["none", "flash"])
+@pytest.mark.parametrize(
+    "budget", [Budget(), pytest.param(Budget(flash_bytes=1700), marks=pytest.mark.slow)], ids=["none", "flash"]
+)
 def test_a_front_in_three_objectives_is_the_true_one_of_an_enumerated_space(
     static_problem: Any, everything: list[tuple[float, PolicyCost]], budget: Budget
 ) -> None:
