@@ -153,6 +153,7 @@ def test_shapes_of_real_networks_agree(precision: Precision) -> None:
             assert agrees(random_case(op, precision, stored_bits, 3)), f"{op} {precision}"
 
 
+@pytest.mark.slow
 def test_fields_hold_as_many_products_as_they_may_before_they_are_emptied() -> None:
     """More products than a field holds, all of them the largest."""
     for precision in KERNEL_PRECISIONS:
