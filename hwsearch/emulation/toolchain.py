@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -147,10 +148,14 @@ def _link(
 ) -> Path:
     """Each source is compiled alone and kept, so that what shares kernels builds them once."""
     options = [*compiler.flags, *(f"-D{macro}" for macro in macros), *(f"-I{folder}" for folder in includes)]
+
+    def compile_alone(source: Path, compiled: Path) -> None:
+        _build([source], includes, [*options, "-c", str(source)], compiled, compiler)
+
     with tempfile.TemporaryDirectory() as folder:
         objects = [Path(folder) / f"{number}.o" for number in range(len(sources))]
-        for source, compiled in zip(sources, objects, strict=True):
-            _build([source], includes, [*options, "-c", str(source)], compiled, compiler)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:  # each waits for a compiler's process
+            list(threads.map(compile_alone, sources, objects))  # listed, so that a failure is raised
         return _build(objects, (), [*compiler.flags, *map(str, objects), *linking], out, compiler)
 
 
