@@ -60,6 +60,7 @@ def agrees(disassembler: Any, code: bytes) -> bool:
     return same and mine is not None and (mine.target is None or mine.target == AT + immediates[-1])
 
 
+@pytest.mark.slow
 def test_every_narrow_instruction_is_what_a_disassembler_says(disassembler: Any) -> None:
     narrow = (word.to_bytes(2, "little") for word in range(0x10000) if word & 3 != 3)
     assert [code.hex() for code in narrow if not agrees(disassembler, code)] == []

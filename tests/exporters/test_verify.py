@@ -50,6 +50,7 @@ def test_a_bundle_of_every_policy_keeps_all_its_promises(kind, make_final, profi
         assert -0.06 < emulated / priced - 1 < 0.005, detail
 
 
+@pytest.mark.slow
 def test_a_linked_image_of_another_size_than_its_price_is_noticed(copied, profile, monkeypatch):
     size = EmulatedPackage.size
     for changes, check in (({"flash_bytes": -32}, "flash is the price"), ({"ram_bytes": 8}, "arena is the planned one")):
@@ -62,6 +63,7 @@ def test_a_linked_image_of_another_size_than_its_price_is_noticed(copied, profil
         assert _failed(verify(copied.path, profile=profile)) == [check]
 
 
+@pytest.mark.slow
 def test_flash_that_another_compiler_makes_is_held_to_the_budget_alone(make_final, profile, tmp_path):
     flash = export(make_final("static"), tmp_path / "bundle", profile=profile).manifest.paths[0].flash_bytes
     runs = tuple(run.model_copy(update={"compiler": "another 1.0"}) for run in profile.runs)

@@ -96,6 +96,7 @@ def test_no_path_is_slower_than_the_points_own_though_the_budget_is_open(
         assert path.latency_us <= promised.latency_us * (1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_flash_that_is_left_goes_to_packed_copies_that_make_paths_faster(
     task: Task, space: SearchSpace, supernet: Supernet, float_model: nn.Module, point_of: PointOf, dense_is_fast: CostModel
 ) -> None:

@@ -209,6 +209,7 @@ def test_an_unknown_space_is_told_the_known_ones() -> None:
         load_space("digitz", chain())
 
 
+@pytest.mark.slow
 def test_the_kept_networks_are_what_torch_captures() -> None:
     script = importlib.util.spec_from_file_location("reference_networks", ROOT / "tools" / "reference_networks.py")
     assert script and script.loader

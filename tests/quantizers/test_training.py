@@ -25,6 +25,7 @@ def loss_of(supernet, task, assignment):
     return evaluate(supernet, assignment, task.validation, statistics).losses.mean(axis=1)  # [E]
 
 
+@pytest.mark.slow
 def test_training_improves_the_narrowest_path_and_the_exit(small, float_model):
     task, space = small
     before = untrained_supernet(task, space, float_model)

@@ -81,6 +81,7 @@ def test_a_capture_is_one_export(exports):
     assert exports == ["DigitsCNN"]
 
 
+@pytest.mark.slow
 def test_one_capture_of_the_untrained_network_gives_the_supernet_that_a_second_export_gives(exports):
     inputs = JobInputs(small_job())
     trained = REFERENCE_NETWORKS["digits_cnn"].build(7)

@@ -70,7 +70,10 @@ BUDGETS = {
 
 @pytest.mark.parametrize(
     ("limits", "seed"),
-    [*((name, 0) for name in BUDGETS), *(pytest.param(name, 1, marks=pytest.mark.slow) for name in ("none", "both"))],
+    [
+        *((name, 0) for name in BUDGETS if "flash_bytes" not in BUDGETS[name].limits()),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("flash", 0), ("both", 0), ("none", 1), ("both", 1))),
+    ],
 )
 def test_the_front_is_the_true_one_of_an_enumerated_space(
     static_problem: Any, everything: list[tuple[float, PolicyCost]], limits: str, seed: int
@@ -198,6 +201,7 @@ def test_progress_says_how_far_it_is_and_what_the_front_is(static_problem: Any) 
     assert told[-1][2].startswith("front of ")
 
 
+@pytest.mark.slow
 def test_beyond_tpes_reach_another_sampler_serves(
     static_problem: Any, everything: list[tuple[float, PolicyCost]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
