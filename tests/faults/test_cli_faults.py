@@ -126,6 +126,7 @@ def test_a_budget_without_unit_is_refused_before_anything_is_written(hwsearch, t
     assert [path.name for path in tmp_path.iterdir()] == ["job.toml"]
 
 
+@pytest.mark.slow
 def test_a_budget_that_cannot_be_met_is_refused_before_training(hwsearch, tmp_path):
     (tmp_path / "job.toml").write_text(JOB.replace("20ms", "1us"))
     code, err = hwsearch("run", "job.toml")

@@ -46,6 +46,7 @@ def test_the_choice_is_the_best_of_all_choices(seed: int, units: int, tightness:
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), units=st.integers(6, 12))
+@pytest.mark.slow
 def test_leaving_out_dominated_options_loses_nothing(seed: int, units: int) -> None:
     """Beyond what can be enumerated: the solver alone, on all options, finds no better choice."""
     rng = np.random.default_rng(seed)

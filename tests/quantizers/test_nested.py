@@ -16,6 +16,7 @@ def _weight(seed: int = 0) -> torch.Tensor:
 
 
 @given(st.integers(0, 200), st.booleans(), st.sampled_from(WIDTHS))
+@pytest.mark.slow
 def test_every_width_is_a_prefix_of_the_stored_code(seed, per_channel, bits):
     nested = NestedWeight(_weight(seed), WIDTHS, per_channel=per_channel, rescaled=True)
     top = nested.codes() >> (8 - bits)

@@ -44,6 +44,7 @@ def test_training_improves_one_bit_and_three(small_odd, float_model):
         assert np.all(loss_of(after, task, assignment) < loss_of(before, task, assignment)), precision
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_supernet_and_another_does_not(small, float_model):
     task, space = small
     first, second, other = (

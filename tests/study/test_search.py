@@ -153,6 +153,7 @@ def test_dynamic_models_keep_the_budget_too(problem: Any) -> None:
     assert all(budget.is_met(point.cost) for point in front.points)
 
 
+@pytest.mark.slow
 def test_all_kinds_of_policy_are_tried(problem: Any, tmp_path: Path) -> None:
     problem.search(n_trials=24, seed=0, log=tmp_path / "trials.jsonl")
     points = [json.loads(line).get("point") for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
