@@ -19,7 +19,6 @@ from hwsearch.integers.integer_model import OpConstants, StoredWeights
 from hwsearch.integers.op_kinds import OPS
 from hwsearch.kernels.bodies.known import bodies_for
 from hwsearch.kernels.bodies.portable import PORTABLE
-from hwsearch.kernels.layout import scratch_bytes as scratch_bytes  # noqa: PLC0414  re-exported: it belongs to the kernels too
 
 C_FOLDER = Path(__file__).parent / "c"
 HEADERS = ("hw_kernels.h", *sorted(str(path.relative_to(C_FOLDER)) for path in C_FOLDER.glob("*/**/hw_*.h")))

@@ -20,8 +20,8 @@ from hwsearch.graph.network import Network
 from hwsearch.hardware.header import HEADER_FILE, ProfileHeader, RunRecord, read_header, read_runs
 from hwsearch.hardware.profile import Measurement, RowKey, derive_again, find_profile, write_measurements
 from hwsearch.integers.cases import random_case
-from hwsearch.kernels.catalogue import C_FOLDER, kernel, scratch_bytes
-from hwsearch.kernels.layout import packed_weight_bytes
+from hwsearch.kernels.catalogue import C_FOLDER, kernel
+from hwsearch.kernels.layout import packed_weight_bytes, scratch_bytes
 from hwsearch.measuring.freshness import ENERGY_NOTE, outdated, source_sha256, still_valid
 from hwsearch.measuring.grid import GRIDS, Work, network_grid
 from hwsearch.measuring.power import EnergyTrace, Span, find_meter, whole_span, with_energy
